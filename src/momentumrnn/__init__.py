@@ -1,0 +1,58 @@
+"""Recurrent networks with momentum, for PyTorch.
+
+Read the input as a gradient step on the hidden state and give that step the momentum that
+optimizers use. ``momentumrnn.LSTM``, ``GRU`` and ``RNN`` are drop-ins for those of ``torch.nn``, with
+a rule of :mod:`momentumrnn.rules` on their input.
+
+Example:
+    >>> import torch
+    >>> from momentumrnn import LSTM, rules
+    >>> layer = LSTM(64, 256, batch_first=True, rule=rules.HeavyBall(momentum=0.6, step_size=0.6))
+    >>> output, (h_n, c_n) = layer(torch.randn(8, 100, 64))
+    >>> output.shape
+    torch.Size([8, 100, 256])
+"""
+
+from importlib.metadata import version
+
+from momentumrnn import errors, rules
+from momentumrnn.kernels import backend
+from momentumrnn.layers import (
+    GRU,
+    LSTM,
+    NAGLSTM,
+    RNN,
+    SRLSTM,
+    AdamLSTM,
+    GRUCell,
+    LSTMCell,
+    MomentumGRU,
+    MomentumLSTM,
+    MomentumRNN,
+    RMSPropLSTM,
+    RNNCell,
+    explain,
+)
+
+__version__ = version("momentumrnn")
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "NAGLSTM",
+    "RNN",
+    "SRLSTM",
+    "AdamLSTM",
+    "GRUCell",
+    "LSTMCell",
+    "MomentumGRU",
+    "MomentumLSTM",
+    "MomentumRNN",
+    "RMSPropLSTM",
+    "RNNCell",
+    "__version__",
+    "backend",
+    "errors",
+    "explain",
+    "rules",
+]

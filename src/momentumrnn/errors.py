@@ -1,0 +1,33 @@
+"""The errors this package raises, each a subclass of the built-in one a caller would expect."""
+
+
+class InputError(ValueError, RuntimeError):
+    """A tensor of the wrong shape, dtype or device.
+
+    ``torch.nn`` raises ``ValueError`` for some of these and ``RuntimeError`` for others; code that
+    catches either keeps working.
+    """
+
+
+class BackendError(RuntimeError):
+    """A backend that was asked for by name and does not exist or cannot run the layer."""
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be read: an unknown key, a wrong type, values that contradict each other."""
+
+
+class DataError(ValueError):
+    """A data file that is damaged, or holds values no model can learn from."""
+
+
+class DataMissingError(FileNotFoundError):
+    """A dataset that is not where it was looked for."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint or a run folder that cannot be used."""
+
+
+class DivergedError(RuntimeError):
+    """A training run whose loss is no longer a finite number."""

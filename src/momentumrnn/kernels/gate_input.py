@@ -1,0 +1,70 @@
+"""What enters the gates beside the hidden state, before anyone has multiplied it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from momentumrnn.kernels.packed import PackedRows
+
+__all__ = ["GateInput"]
+
+
+@dataclass(frozen=True)
+class GateInput:
+    """The gate inputs d of all steps, d_t = features_t weightᵀ + bias + fade_t · initial.
+
+    A linear rule leaves d as a product of few filtered features with W, an adaptive one has d itself.
+    Each backend decides whether it wants the factors or the product.
+
+    Attributes:
+        features: (T, B, n), or (N, n) for a packed batch, N the sum of all lengths.
+        weight: (G·h, n), or ``None`` where the features already are the gate inputs.
+        bias: (G·h,) or ``None``.
+        fade: (T, 1 or B, 1 or G·h), or (N, 1 or G·h) packed: what is left at each step of a velocity
+            from before this sequence; ``None`` without one.
+        initial: (B, G·h), that velocity; given exactly where ``fade`` is.
+        packed: where the rows of a packed batch belong; ``None`` for a dense one.
+    """
+
+    features: Tensor
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    fade: Tensor | None = None
+    initial: Tensor | None = None
+    packed: PackedRows | None = None
+
+    def multiplied(self) -> Tensor:
+        """Return d, (T, B, G·h) or (N, G·h)."""
+        d = self.features if self.weight is None else F.linear(self.features, self.weight, self.bias)
+        if self.initial is None or self.fade is None:
+            return d
+        initial = self.initial
+        if self.packed is not None:
+            initial = initial[self.packed.sequence]
+        return d + (self.fade * initial).to(d.dtype)
+
+    def factors(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return features, weight and bias whose product is d, whatever had to be added to them.
+
+        An initial velocity becomes B more features, one for each sequence: the fade in its own column
+        and zero in the others, with the velocities as their weights. Ready gate inputs get an
+        identity matrix.
+        """
+        if self.weight is None:
+            d = self.multiplied()
+            return d, torch.eye(d.shape[-1], dtype=d.dtype, device=d.device), None
+        if self.initial is None or self.fade is None:
+            return self.features, self.weight, self.bias
+        batch = self.initial.shape[0]
+        if self.fade.shape[-1] > 1 or batch > self.initial.shape[1]:
+            return GateInput(self.multiplied(), packed=self.packed).factors()
+        own = torch.eye(batch, dtype=self.features.dtype, device=self.features.device)
+        if self.packed is not None:
+            own = own[self.packed.sequence]
+        columns = (self.fade * own).to(self.features.dtype)
+        features = torch.cat([self.features, columns], dim=-1)
+        return features, torch.cat([self.weight, self.initial.t().to(self.weight.dtype)], dim=1), self.bias

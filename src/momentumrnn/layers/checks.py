@@ -1,0 +1,160 @@
+"""What a layer refuses, before any work: each message says what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from momentumrnn.errors import InputError
+from momentumrnn.rules import Rule
+
+__all__ = ["check_arguments", "check_input", "check_momentum", "check_rule", "check_state"]
+
+
+def check_arguments(
+    owner: str, input_size: Any, hidden_size: Any, num_layers: Any, dropout: Any, proj_size: Any
+) -> None:
+    """Check a layer's sizes.
+
+    Raises:
+        TypeError: a size that is not an int.
+        ValueError: a size or dropout outside its range.
+    """
+    sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
+    for name, size in {**sizes, "proj_size": proj_size}.items():
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"{owner}: {name} should be an int, got {type(size).__name__}")
+    for name, size in sizes.items():
+        if size <= 0:
+            raise ValueError(f"{owner}: {name} must be greater than zero, got {size}")
+    if not 0 <= proj_size < hidden_size:
+        raise ValueError(
+            f"{owner}: expected proj_size between 0 (no projection) and hidden_size - 1 = "
+            f"{hidden_size - 1}, got {proj_size}"
+        )
+    check_probability(owner, "dropout", dropout)
+    if dropout > 0 and num_layers == 1:
+        warnings.warn(
+            f"{owner}: dropout acts between stacked layers, so dropout={dropout} does nothing with "
+            "num_layers=1; drop the argument or stack more layers",
+            stacklevel=5,
+        )
+
+
+def check_probability(owner: str, name: str, value: Any) -> None:
+    """Raise ``ValueError`` unless ``value`` is a probability."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Number) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise ValueError(f"{owner}: {name} should be a number in range [0, 1], got {value!r}")
+
+
+def check_rule(owner: str, rule: Any, carry_momentum: bool) -> None:
+    """Check a layer's rule.
+
+    Raises:
+        TypeError: it is no rule.
+        ValueError: momentum is to be carried and there is none.
+    """
+    if rule is not None and not isinstance(rule, Rule):
+        raise TypeError(
+            f"{owner}: rule should be one of momentumrnn.rules, for instance rules.HeavyBall(0.6, 0.6), "
+            f"or None; got {rule!r}"
+        )
+    if carry_momentum and rule is None:
+        raise ValueError(f"{owner}: carry_momentum=True needs a rule to carry; got rule=None")
+
+
+def check_input(
+    owner: str, x: Tensor | PackedSequence, size: int, weight: Tensor, dims: tuple[int, ...]
+) -> None:
+    """Check an input against the weight it will meet.
+
+    Raises:
+        InputError: wrong number of dimensions or features, an empty sequence, another dtype or device.
+        TypeError: something that is no tensor.
+    """
+    packed = isinstance(x, PackedSequence)
+    data = x.data if isinstance(x, PackedSequence) else x
+    if not isinstance(data, Tensor):
+        raise TypeError(f"{owner}: expected a tensor or a PackedSequence, got {type(x).__name__}")
+    wanted = (2,) if packed else dims
+    if data.dim() not in wanted:
+        words = " or ".join(f"{n}D" for n in wanted)
+        raise InputError(
+            f"{owner}: Expected input to be {words}, got {data.dim()}D of shape {tuple(data.shape)}"
+        )
+    if data.shape[-1] != size:
+        raise InputError(
+            f"{owner}: input.size(-1) must be equal to input_size. Expected {size}, got {data.shape[-1]} "
+            f"in an input of shape {tuple(data.shape)}"
+        )
+    if data.device != weight.device:
+        raise InputError(
+            f"{owner}: expected the input on {weight.device}, where the weights are, got {data.device}; "
+            "move one of them with .to(device)"
+        )
+    if data.dtype != weight.dtype and not _autocast(weight.device):
+        raise InputError(
+            f"{owner}: expected an input of dtype {weight.dtype}, that of the weights, got {data.dtype}; "
+            "convert one of them with .to(dtype)"
+        )
+
+
+def check_length(owner: str, steps: int) -> None:
+    """Raise ``InputError`` for a sequence of no steps."""
+    if steps == 0:
+        raise InputError(f"{owner}: expected a sequence of at least one step, got an empty one")
+
+
+def check_state(owner: str, name: str, state: Any, expected: tuple[int, ...], weight: Tensor) -> None:
+    """Check one tensor of a given state.
+
+    Raises:
+        InputError: another shape, dtype or device.
+        TypeError: something that is no tensor.
+    """
+    if not isinstance(state, Tensor):
+        raise TypeError(f"{owner}: expected {name} to be a tensor, got {type(state).__name__}")
+    if tuple(state.shape) != expected:
+        raise InputError(f"{owner}: Expected {name} size {expected}, got {tuple(state.shape)}")
+    if state.device != weight.device:
+        raise InputError(f"{owner}: expected {name} on {weight.device}, got {state.device}")
+    if state.is_floating_point() and state.dtype != weight.dtype and not _autocast(weight.device):
+        raise InputError(f"{owner}: expected {name} of dtype {weight.dtype}, got {state.dtype}")
+
+
+def check_momentum(owner: str, state: Any, rule: Rule, lead: tuple[int, ...], channels: int) -> None:
+    """Check a given momentum state: the rule's own NamedTuple, its tensors of shape (*lead, channels).
+
+    Raises:
+        InputError: wrong shapes.
+        TypeError: not the rule's state.
+    """
+    kind = rule.state_type
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"{owner}: expected the momentum state of {type(rule).__name__}, a {kind.__name__}, or None "
+            f"for the start; got {type(state).__name__}"
+        )
+    for field, tensor in zip(kind._fields, state, strict=True):
+        expected = lead if field == "step" else (*lead, channels)
+        if tuple(tensor.shape) != expected:
+            raise InputError(
+                f"{owner}: Expected momentum state {field} size {expected}, got {tuple(tensor.shape)}"
+            )
+
+
+def _autocast(device: torch.device) -> bool:
+    kind = device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def describe(value: Any) -> str:
+    """Name what came instead of a state, for an error message."""
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)

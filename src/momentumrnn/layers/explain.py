@@ -1,0 +1,67 @@
+"""Which kernel would run a layer, and why not a faster one."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from momentumrnn import kernels
+from momentumrnn.kernels.problem import Problem
+from momentumrnn.layers.base import RecurrentLayer
+from momentumrnn.rules import Rule
+
+__all__ = ["explain"]
+
+
+def explain(layer: RecurrentLayer, x: Tensor | PackedSequence) -> str:
+    """Say which backend would run each layer and direction on ``x``, and why not another.
+
+    Nothing is computed.
+
+    Args:
+        layer: an RNN, LSTM or GRU of this package.
+        x: an input for it.
+
+    Returns:
+        A few lines of text.
+
+    Raises:
+        TypeError: ``layer`` is none of this package's layers.
+        InputError: ``x`` does not fit the layer.
+        BackendError: the backend asked for cannot run the layer.
+
+    Example:
+        >>> import torch
+        >>> import momentumrnn
+        >>> print(momentumrnn.explain(momentumrnn.MomentumLSTM(1, 128), torch.randn(784, 32, 1)))
+        MomentumLSTM(1, 128) with HeavyBall(momentum=0.6, step_size=1.0), torch.float32 on cpu
+          l0: torch, over [x, 1] filtered by the rule (2 channels)
+            not reference: a Python loop over time steps
+    """
+    if not isinstance(layer, RecurrentLayer):
+        raise TypeError(f"explain: expected an RNN, LSTM or GRU of momentumrnn, got {type(layer).__name__}")
+    layer.check_input(x)
+    rule = layer.rule
+    weight = layer.get_parameter("weight_hh_l0")
+    behind = "" if rule is None else f" with {rule}"
+    lines = [f"{type(layer).__name__}({layer.extra_repr()}){behind}, {weight.dtype!s} on {weight.device}"]
+    for suffix, width in layer.places():
+        problem = Problem.of(layer.cell(), factored_by(rule), weight)
+        lines.append(f"  {suffix[1:]}: {kernels.choose(problem).name}, {_what(rule, width, layer)}")
+        lines += [f"    not {name}: {reason}" for name, reason in kernels.reasons(problem)]
+    return "\n".join(lines)
+
+
+def factored_by(rule: Rule | None) -> bool:
+    """Whether a layer with this rule gives a backend features and a matrix, not ready gate inputs."""
+    return rule is None or rule.commutes or rule.velocity == "hidden"
+
+
+def _what(rule: Rule | None, width: int, layer: RecurrentLayer) -> str:
+    if rule is None:
+        return f"over x ({width} channels)"
+    if rule.commutes:
+        features, channels = ("[x, 1]", width + 1) if layer.bias else ("x", width)
+        return f"over {features} filtered by the rule ({channels} channels)"
+    space = "hidden" if rule.velocity == "hidden" else "gate"
+    return f"over the rule's result in {space} space ({layer.channels(rule)} channels)"

@@ -1,0 +1,248 @@
+"""The paper's names: a layer and a rule in one, with the rule's arguments by keyword.
+
+The defaults are the coefficients of the paper's permuted MNIST runs, its longest benchmark.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from momentumrnn import rules
+from momentumrnn.layers.gru import GRU
+from momentumrnn.layers.lstm import LSTM
+from momentumrnn.layers.rnn import RNN
+from momentumrnn.rules.base import Learnable, Velocity
+
+__all__ = ["NAGLSTM", "SRLSTM", "AdamLSTM", "MomentumGRU", "MomentumLSTM", "MomentumRNN", "RMSPropLSTM"]
+
+
+class MomentumRNN(RNN):
+    r"""An :class:`~momentumrnn.RNN` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
+
+    Args:
+        *args: those of :class:`~momentumrnn.RNN`.
+        momentum: μ in [0, 1).
+        step_size: s > 0.
+        velocity: ``"gate"`` or ``"hidden"``, see :class:`~momentumrnn.rules.HeavyBall`.
+        learnable: ``False``, ``True`` or ``"channel"``.
+        **kwargs: those of :class:`~momentumrnn.RNN`, but ``rule``.
+
+    Example:
+        >>> import torch
+        >>> from momentumrnn import MomentumRNN
+        >>> output, h_n = MomentumRNN(10, 20, momentum=0.6, step_size=0.6)(torch.randn(5, 3, 10))
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        momentum: float = 0.6,
+        step_size: float = 1.0,
+        velocity: Velocity = "gate",
+        learnable: Learnable = False,
+        **kwargs: Any,
+    ) -> None:
+        _refuse_rule(type(self).__name__, kwargs)
+        rule = rules.HeavyBall(momentum, step_size, velocity=velocity, learnable=learnable)
+        super().__init__(*args, rule=rule, **kwargs)
+
+
+class MomentumGRU(GRU):
+    r"""A :class:`~momentumrnn.GRU` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
+
+    Args:
+        *args: those of :class:`~momentumrnn.GRU`.
+        momentum: μ in [0, 1).
+        step_size: s > 0.
+        velocity: ``"gate"`` or ``"hidden"``, see :class:`~momentumrnn.rules.HeavyBall`.
+        learnable: ``False``, ``True`` or ``"channel"``.
+        **kwargs: those of :class:`~momentumrnn.GRU`, but ``rule``.
+
+    Example:
+        >>> import torch
+        >>> from momentumrnn import MomentumGRU
+        >>> output, h_n = MomentumGRU(10, 20, momentum=0.6, step_size=0.6)(torch.randn(5, 3, 10))
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        momentum: float = 0.6,
+        step_size: float = 1.0,
+        velocity: Velocity = "gate",
+        learnable: Learnable = False,
+        **kwargs: Any,
+    ) -> None:
+        _refuse_rule(type(self).__name__, kwargs)
+        rule = rules.HeavyBall(momentum, step_size, velocity=velocity, learnable=learnable)
+        super().__init__(*args, rule=rule, **kwargs)
+
+
+class MomentumLSTM(LSTM):
+    r"""An :class:`~momentumrnn.LSTM` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
+
+    Args:
+        *args: those of :class:`~momentumrnn.LSTM`.
+        momentum: μ in [0, 1).
+        step_size: s > 0.
+        velocity: ``"gate"`` or ``"hidden"``, see :class:`~momentumrnn.rules.HeavyBall`.
+        learnable: ``False``, ``True`` or ``"channel"``.
+        **kwargs: those of :class:`~momentumrnn.LSTM`, but ``rule``.
+
+    Example:
+        >>> import torch
+        >>> from momentumrnn import MomentumLSTM
+        >>> layer = MomentumLSTM(64, 256, momentum=0.6, step_size=0.6)
+        >>> output, (h_n, c_n) = layer(torch.randn(5, 3, 64))
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        momentum: float = 0.6,
+        step_size: float = 1.0,
+        velocity: Velocity = "gate",
+        learnable: Learnable = False,
+        **kwargs: Any,
+    ) -> None:
+        _refuse_rule(type(self).__name__, kwargs)
+        rule = rules.HeavyBall(momentum, step_size, velocity=velocity, learnable=learnable)
+        super().__init__(*args, rule=rule, **kwargs)
+
+
+class NAGLSTM(LSTM):
+    r"""An :class:`~momentumrnn.LSTM` with Nesterov momentum, §2.4: μ_k = k/(k + 3).
+
+    Args:
+        *args: those of :class:`~momentumrnn.LSTM`.
+        step_size: s > 0.
+        velocity: ``"gate"`` or ``"hidden"``, see :class:`~momentumrnn.rules.Nesterov`.
+        learnable: ``False``, ``True`` or ``"channel"``.
+        **kwargs: those of :class:`~momentumrnn.LSTM`, but ``rule``.
+
+    Example:
+        >>> import torch
+        >>> from momentumrnn import NAGLSTM
+        >>> output, (h_n, c_n) = NAGLSTM(64, 256, step_size=0.9)(torch.randn(5, 3, 64))
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        step_size: float = 0.9,
+        velocity: Velocity = "gate",
+        learnable: Learnable = False,
+        **kwargs: Any,
+    ) -> None:
+        _refuse_rule(type(self).__name__, kwargs)
+        rule = rules.Nesterov(step_size, velocity=velocity, learnable=learnable)
+        super().__init__(*args, rule=rule, **kwargs)
+
+
+class SRLSTM(LSTM):
+    r"""An :class:`~momentumrnn.LSTM` with Nesterov momentum restarted every F steps, §2.4.
+
+    Args:
+        *args: those of :class:`~momentumrnn.LSTM`.
+        restart: F, at least 1.
+        step_size: s > 0.
+        velocity: ``"gate"`` or ``"hidden"``, see :class:`~momentumrnn.rules.ScheduledRestart`.
+        learnable: ``False``, ``True`` or ``"channel"``.
+        **kwargs: those of :class:`~momentumrnn.LSTM`, but ``rule``.
+
+    Example:
+        >>> import torch
+        >>> from momentumrnn import SRLSTM
+        >>> output, (h_n, c_n) = SRLSTM(64, 256, restart=2, step_size=1.0)(torch.randn(5, 3, 64))
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        restart: int = 40,
+        step_size: float = 0.9,
+        velocity: Velocity = "gate",
+        learnable: Learnable = False,
+        **kwargs: Any,
+    ) -> None:
+        _refuse_rule(type(self).__name__, kwargs)
+        rule = rules.ScheduledRestart(restart, step_size, velocity=velocity, learnable=learnable)
+        super().__init__(*args, rule=rule, **kwargs)
+
+
+class AdamLSTM(LSTM):
+    r"""An :class:`~momentumrnn.LSTM` with Adam's rule, (15).
+
+    Args:
+        *args: those of :class:`~momentumrnn.LSTM`.
+        momentum: μ in [0, 1).
+        step_size: s > 0.
+        beta: β in [0, 1).
+        eps: ε > 0.
+        velocity: ``"gate"`` or ``"hidden"``, see :class:`~momentumrnn.rules.Adam`.
+        learnable: ``False``, ``True`` or ``"channel"``.
+        **kwargs: those of :class:`~momentumrnn.LSTM`, but ``rule``.
+
+    Example:
+        >>> import torch
+        >>> from momentumrnn import AdamLSTM
+        >>> layer = AdamLSTM(64, 256, momentum=0.6, step_size=1.0, beta=0.01)
+        >>> output, (h_n, c_n) = layer(torch.randn(5, 3, 64))
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        momentum: float = 0.6,
+        step_size: float = 1.0,
+        beta: float = 0.01,
+        eps: float = 1e-8,
+        velocity: Velocity = "gate",
+        learnable: Learnable = False,
+        **kwargs: Any,
+    ) -> None:
+        _refuse_rule(type(self).__name__, kwargs)
+        rule = rules.Adam(momentum, step_size, beta, eps, velocity=velocity, learnable=learnable)
+        super().__init__(*args, rule=rule, **kwargs)
+
+
+class RMSPropLSTM(LSTM):
+    r"""An :class:`~momentumrnn.LSTM` with RMSProp's rule, §2.4: Adam's with μ = 0.
+
+    Args:
+        *args: those of :class:`~momentumrnn.LSTM`.
+        step_size: s > 0.
+        beta: β in [0, 1).
+        eps: ε > 0.
+        velocity: ``"gate"`` or ``"hidden"``, see :class:`~momentumrnn.rules.RMSProp`.
+        learnable: ``False``, ``True`` or ``"channel"``.
+        **kwargs: those of :class:`~momentumrnn.LSTM`, but ``rule``.
+
+    Example:
+        >>> import torch
+        >>> from momentumrnn import RMSPropLSTM
+        >>> layer = RMSPropLSTM(64, 256, step_size=1.0, beta=0.01)
+        >>> output, (h_n, c_n) = layer(torch.randn(5, 3, 64))
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        step_size: float = 1.0,
+        beta: float = 0.01,
+        eps: float = 1e-8,
+        velocity: Velocity = "gate",
+        learnable: Learnable = False,
+        **kwargs: Any,
+    ) -> None:
+        _refuse_rule(type(self).__name__, kwargs)
+        rule = rules.RMSProp(step_size, beta, eps, velocity=velocity, learnable=learnable)
+        super().__init__(*args, rule=rule, **kwargs)
+
+
+def _refuse_rule(owner: str, kwargs: dict[str, Any]) -> None:
+    if "rule" in kwargs:
+        raise TypeError(
+            f"{owner} has a rule of its own and takes its arguments by keyword; "
+            "for another rule use RNN, LSTM or GRU with rule=..."
+        )

@@ -1,0 +1,183 @@
+"""Adam and RMSProp: momentum over a drive that is scaled by its running root mean square."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from momentumrnn.rules.base import Learnable, Rule, RuleState, Velocity, last_step
+from momentumrnn.rules.coefficients import FRACTION, POSITIVE
+from momentumrnn.rules.scan import linear_scan
+
+__all__ = ["Adam", "AdamState", "RMSProp", "RMSPropState"]
+
+
+class AdamState(NamedTuple):
+    """What Adam carries on: ``velocity`` v and ``second_moment`` m, each (B, C)."""
+
+    velocity: Tensor
+    second_moment: Tensor
+
+
+class RMSPropState(NamedTuple):
+    """What RMSProp carries on: ``second_moment`` m, (B, C)."""
+
+    second_moment: Tensor
+
+
+class _RootMeanSquare(Rule):
+    """The denominator that both rules share."""
+
+    def __init__(
+        self,
+        start: dict[str, float],
+        eps: float,
+        *,
+        velocity: Velocity,
+        learnable: Learnable,
+    ) -> None:
+        super().__init__(start, velocity=velocity, learnable=learnable)
+        self.eps = POSITIVE.check(type(self).__name__, "eps", eps, learned=False)
+
+    @property
+    def step_size(self) -> float | Tensor:
+        """The step size s as it is now."""
+        return self.coefficient("step_size")
+
+    @property
+    def beta(self) -> float | Tensor:
+        """β as it is now."""
+        return self.coefficient("beta")
+
+    def arguments(self) -> dict[str, Any]:
+        return {**self._start, "eps": self.eps}
+
+    def _second_moment(self, drive: Tensor, initial: Tensor | None) -> Tensor:
+        beta = self._coefficient_for_scan("beta")
+        return linear_scan(beta, drive.square(), initial, 1.0 - beta)
+
+    def _scale(self, velocity: Tensor, second_moment: Tensor) -> Tensor:
+        # √(m + ε²) is the paper's √m + ε up to rounding, and has a derivative at m = 0.
+        return velocity * torch.rsqrt(second_moment + self.eps**2)
+
+
+class Adam(_RootMeanSquare):
+    r"""Adam as a momentum rule, (15) of the paper; no bias correction, as there.
+
+        v_t = μ v_{t-1} + s a_t,    m_t = β m_{t-1} + (1 - β) a_t²,    d_t = v_t / √(m_t + ε²)
+
+    Args:
+        momentum: μ in [0, 1); in (0, 1) where learned.
+        step_size: s > 0.
+        beta: β in [0, 1); in (0, 1) where learned.
+        eps: ε > 0.
+        velocity: ``"gate"`` or ``"hidden"``, as in :class:`~momentumrnn.rules.HeavyBall`.
+        learnable: ``False``; ``True``, one learned μ, s and β; ``"channel"``, one for each channel.
+
+    Raises:
+        ValueError: a coefficient outside its range.
+        TypeError: a coefficient that is not a number.
+
+    Shape:
+        drive and gate input (T, B, C), any floating dtype; state :class:`AdamState`.
+
+    Example:
+        >>> import torch
+        >>> gate_input, _ = Adam(momentum=0.0, step_size=1.0, beta=0.0)(torch.tensor([[[3.0]], [[-2.0]]]))
+        >>> gate_input.flatten()
+        tensor([ 1., -1.])
+    """
+
+    state_type = AdamState
+    ranges: ClassVar = {"momentum": FRACTION, "step_size": POSITIVE, "beta": FRACTION}
+
+    def __init__(
+        self,
+        momentum: float,
+        step_size: float,
+        beta: float,
+        eps: float = 1e-8,
+        *,
+        velocity: Velocity = "gate",
+        learnable: Learnable = False,
+    ) -> None:
+        super().__init__(
+            {"momentum": momentum, "step_size": step_size, "beta": beta},
+            eps,
+            velocity=velocity,
+            learnable=learnable,
+        )
+
+    @property
+    def momentum(self) -> float | Tensor:
+        """μ as it is now."""
+        return self.coefficient("momentum")
+
+    def forward(
+        self, drive: Tensor, state: RuleState = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, RuleState]:
+        a = drive.to(torch.promote_types(drive.dtype, torch.float32))
+        v, m = (None, None) if state is None else state
+        velocity = linear_scan(
+            self._coefficient_for_scan("momentum"), a, v, self._coefficient_for_scan("step_size")
+        )
+        second_moment = self._second_moment(a, m)
+        gate_input = self._scale(velocity, second_moment).to(drive.dtype)
+        return gate_input, AdamState(last_step(velocity, lengths), last_step(second_moment, lengths))
+
+
+class RMSProp(_RootMeanSquare):
+    r"""RMSProp as a momentum rule, the paper's §2.4: :class:`Adam` with μ = 0.
+
+        m_t = β m_{t-1} + (1 - β) a_t²,        d_t = s a_t / √(m_t + ε²)
+
+    Args:
+        step_size: s > 0.
+        beta: β in [0, 1); in (0, 1) where learned.
+        eps: ε > 0.
+        velocity: ``"gate"`` or ``"hidden"``, as in :class:`~momentumrnn.rules.HeavyBall`.
+        learnable: ``False``; ``True``, one learned s and β; ``"channel"``, one for each channel.
+
+    Raises:
+        ValueError: a coefficient outside its range.
+        TypeError: a coefficient that is not a number.
+
+    Shape:
+        drive and gate input (T, B, C), any floating dtype; state :class:`RMSPropState`.
+
+    Example:
+        >>> import torch
+        >>> gate_input, _ = RMSProp(step_size=0.5, beta=0.0)(torch.tensor([[[3.0]], [[-2.0]]]))
+        >>> gate_input.flatten()
+        tensor([ 0.5000, -0.5000])
+    """
+
+    state_type = RMSPropState
+    ranges: ClassVar = {"step_size": POSITIVE, "beta": FRACTION}
+
+    def __init__(
+        self,
+        step_size: float,
+        beta: float,
+        eps: float = 1e-8,
+        *,
+        velocity: Velocity = "gate",
+        learnable: Learnable = False,
+    ) -> None:
+        super().__init__(
+            {"step_size": step_size, "beta": beta},
+            eps,
+            velocity=velocity,
+            learnable=learnable,
+        )
+
+    def forward(
+        self, drive: Tensor, state: RuleState = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, RuleState]:
+        a = drive.to(torch.promote_types(drive.dtype, torch.float32))
+        second_moment = self._second_moment(a, None if state is None else state.second_moment)
+        velocity = self._coefficient_for_scan("step_size") * a
+        gate_input = self._scale(velocity, second_moment).to(drive.dtype)
+        return gate_input, RMSPropState(last_step(second_moment, lengths))

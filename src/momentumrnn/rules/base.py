@@ -1,0 +1,197 @@
+"""What a momentum rule is: the contract that every layer relies on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from momentumrnn.rules.coefficients import Range
+from momentumrnn.rules.scan import cumulative_decay, linear_scan
+
+__all__ = ["Learnable", "LinearRule", "Rule", "RuleState", "Velocity"]
+
+Velocity = Literal["gate", "hidden"]
+Learnable = Literal[False, True, "channel"]
+RuleState = Any  # a NamedTuple of tensors, of a type that the rule names in `state_type`
+
+
+class Rule(nn.Module, ABC):
+    """Turns the drive a_t = W x_t + b into the gate input d_t, from a_0 … a_t alone.
+
+    A rule never sees the hidden state, so it is applied to a whole sequence before the recurrence
+    begins. Called as ``gate_input, state = rule(drive, state)``; ``drive`` is (T, B, C) and so is
+    ``gate_input``; ``state`` is what the rule carries from one chunk of a sequence to the next, a
+    NamedTuple of tensors with the batch first, ``None`` for the start. A sequence run in chunks
+    equals the sequence run whole.
+
+    A rule given to a layer is a template. The layer makes its own copies with :meth:`bind`, one for
+    each stacked layer and direction.
+
+    Attributes:
+        velocity: where the layer applies the rule: to W x + b in gate space (9), (15), or to a drive
+            in hidden space that then passes through U (10).
+        learnable: ``False``, ``True`` (one learned value of each coefficient) or ``"channel"`` (one
+            for each channel of the drive).
+        state_type: the NamedTuple that the rule's state is.
+        ranges: the range of each coefficient, by name.
+    """
+
+    state_type: ClassVar[type[Any]]
+    ranges: ClassVar[dict[str, Range]]
+
+    def __init__(self, start: dict[str, float], *, velocity: Velocity, learnable: Learnable) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        if velocity not in ("gate", "hidden"):
+            raise ValueError(f'{owner}: expected velocity "gate" or "hidden", got {velocity!r}')
+        if not (isinstance(learnable, bool) or learnable == "channel"):
+            raise ValueError(f'{owner}: expected learnable False, True or "channel", got {learnable!r}')
+        self.velocity: Velocity = velocity
+        self.learnable: Learnable = learnable
+        self._start = {
+            name: self.ranges[name].check(owner, name, value, bool(learnable))
+            for name, value in start.items()
+        }
+        if learnable is True:
+            self._make_learned(())
+
+    @property
+    def commutes(self) -> bool:
+        """Whether the rule may be applied to [x, 1] instead of W x + b: linear, and alike in all channels."""
+        return isinstance(self, LinearRule) and self.learnable != "channel"
+
+    def bind(
+        self, channels: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """Return a copy of its own, with fresh learned coefficients for ``channels`` channels."""
+        copy = type(self)(**self.arguments(), velocity=self.velocity, learnable=self.learnable)
+        if self.learnable:
+            copy._make_learned((channels,) if self.learnable == "channel" else (), device, dtype)
+        return copy
+
+    def reset_parameters(self) -> None:
+        """Put every learned coefficient back to the number it was given."""
+        if self.learnable and hasattr(self, f"{next(iter(self._start))}_offset"):
+            with torch.no_grad():
+                for name, start in self._start.items():
+                    self.get_buffer(f"{name}_start").fill_(start)
+                    self.get_parameter(f"{name}_offset").zero_()
+
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """Return the rule's own arguments, as its constructor takes them."""
+
+    @abstractmethod
+    def forward(
+        self, drive: Tensor, state: RuleState = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, RuleState]:
+        """Apply the rule.
+
+        Args:
+            drive: (T, B, C), T >= 1.
+            state: the rule's ``state_type`` with the batch first, or ``None``.
+            lengths: (B,) integers; the returned state is the one after each sequence's own length.
+
+        Returns:
+            The gate input (T, B, C) in the drive's dtype, and the new state.
+        """
+
+    def coefficient(self, name: str) -> float | Tensor:
+        """Return a coefficient as it is now: a number if fixed, a 0-dim or (C,) tensor if learned.
+
+        Raises:
+            RuntimeError: ``learnable="channel"`` and the rule was never bound to a channel count.
+        """
+        if not self.learnable:
+            return self._start[name]
+        if not hasattr(self, f"{name}_offset"):
+            raise RuntimeError(
+                f'{type(self).__name__}(learnable="channel") does not know its channels yet; '
+                "call rule.bind(channels) first, or give the rule to a layer"
+            )
+        return self.ranges[name].at(self.get_buffer(f"{name}_start"), self.get_parameter(f"{name}_offset"))
+
+    def _coefficient_for_scan(self, name: str) -> float | Tensor:
+        value = self.coefficient(name)
+        return value.reshape(1, 1, -1) if isinstance(value, Tensor) and value.dim() else value
+
+    def _make_learned(
+        self,
+        shape: tuple[int, ...],
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        dtype = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
+        for name, start in self._start.items():
+            self.register_buffer(f"{name}_start", torch.full(shape, start, device=device, dtype=dtype))
+            self.register_parameter(
+                f"{name}_offset", nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
+            )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # A layer cast to bfloat16 keeps its coefficients in float32: there 0.999 would become 1.
+        def keep_precision(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            low = moved.is_floating_point() and torch.finfo(moved.dtype).bits < 32
+            return tensor.to(moved.device) if low else moved
+
+        nn.Module._apply(self, keep_precision, recurse)
+        return self
+
+    def extra_repr(self) -> str:
+        parts = [f"{name}={value}" for name, value in self.arguments().items()]
+        parts += [f"velocity={self.velocity!r}"] if self.velocity != "gate" else []
+        parts += [f"learnable={self.learnable!r}"] if self.learnable else []
+        return ", ".join(parts)
+
+
+class LinearRule(Rule):
+    """v_t = μ_t v_{t-1} + s a_t and d_t = v_t, with μ_t from the step count alone.
+
+    Being linear it commutes with W, so a layer may run it over the d + 1 channels of [x_t, 1]
+    instead of all gate channels: d_t = [W, b] p_t with p_t = μ_t p_{t-1} + s [x_t, 1].
+    """
+
+    @abstractmethod
+    def decay(self, steps: int, state: RuleState, device: torch.device) -> float | Tensor:
+        """Return μ for the next ``steps`` steps, in a form that :func:`linear_scan` takes."""
+
+    @abstractmethod
+    def next_state(self, velocity: Tensor, state: RuleState, steps: int | Tensor) -> RuleState:
+        """Return the state after ``steps`` more steps, given the velocity (B, C) reached there."""
+
+    def forward(
+        self, drive: Tensor, state: RuleState = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, RuleState]:
+        decay = self.decay(drive.shape[0], state, drive.device)
+        gain = self._coefficient_for_scan("step_size")
+        velocity = linear_scan(decay, drive, None if state is None else state.velocity, gain)
+        steps = drive.shape[0] if lengths is None else lengths
+        return velocity.to(drive.dtype), self.next_state(last_step(velocity, lengths), state, steps)
+
+    def filter(self, x: Tensor, state: RuleState = None) -> tuple[Tensor, Tensor | None]:
+        """Apply the rule to features instead of gate inputs, leaving the state's velocity out.
+
+        Args:
+            x: (T, B, n), the input with its constant channel.
+            state: the rule's state; only its step count enters here.
+
+        Returns:
+            ``p``, (T, B, n), and what is left of the state's velocity at each step, (T, 1 or B, 1):
+            ``None`` where there is no state. The gate input is [W, b] p_t + left_t · velocity.
+        """
+        decay = self.decay(x.shape[0], state, x.device)
+        p = linear_scan(decay, x, gain=self._coefficient_for_scan("step_size")).to(x.dtype)
+        return p, None if state is None else cumulative_decay(decay, x.shape[0], x)
+
+
+def last_step(sequence: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return (B, C) from (T, B, C): the last step, or each sequence's own last step."""
+    if lengths is None:
+        return sequence[-1]
+    batch = torch.arange(lengths.shape[0], device=sequence.device)
+    return sequence[lengths.to(sequence.device) - 1, batch]

@@ -1,0 +1,81 @@
+"""Polyak's heavy ball: the rule of MomentumRNN."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from momentumrnn.rules.base import Learnable, LinearRule, RuleState, Velocity
+from momentumrnn.rules.coefficients import FRACTION, POSITIVE
+
+__all__ = ["HeavyBall", "HeavyBallState"]
+
+
+class HeavyBallState(NamedTuple):
+    """What heavy-ball momentum carries on: ``velocity`` v, (B, C)."""
+
+    velocity: Tensor
+
+
+class HeavyBall(LinearRule):
+    r"""Heavy-ball momentum with a constant coefficient, (9) of the paper.
+
+        v_t = μ v_{t-1} + s a_t,        d_t = v_t
+
+    Args:
+        momentum: μ in [0, 1); in (0, 1) where learned.
+        step_size: s > 0.
+        velocity: ``"gate"``: the rule acts on W x + b, (9); ``"hidden"``: on a drive in hidden
+            space that then passes through U, (10).
+        learnable: ``False``; ``True``, one learned μ and s; ``"channel"``, one for each channel.
+
+    Raises:
+        ValueError: a coefficient outside its range.
+        TypeError: a coefficient that is not a number.
+
+    Shape:
+        drive and gate input (T, B, C), any floating dtype; state :class:`HeavyBallState`.
+
+    Example:
+        >>> import torch
+        >>> rule = HeavyBall(momentum=0.5, step_size=1.0)
+        >>> gate_input, state = rule(torch.ones(3, 1, 1))
+        >>> gate_input.flatten()
+        tensor([1.0000, 1.5000, 1.7500])
+    """
+
+    state_type = HeavyBallState
+    ranges: ClassVar = {"momentum": FRACTION, "step_size": POSITIVE}
+
+    def __init__(
+        self,
+        momentum: float,
+        step_size: float,
+        *,
+        velocity: Velocity = "gate",
+        learnable: Learnable = False,
+    ) -> None:
+        super().__init__(
+            {"momentum": momentum, "step_size": step_size}, velocity=velocity, learnable=learnable
+        )
+
+    @property
+    def momentum(self) -> float | Tensor:
+        """μ as it is now."""
+        return self.coefficient("momentum")
+
+    @property
+    def step_size(self) -> float | Tensor:
+        """The step size s as it is now."""
+        return self.coefficient("step_size")
+
+    def arguments(self) -> dict[str, Any]:
+        return dict(self._start)
+
+    def decay(self, steps: int, state: RuleState, device: torch.device) -> float | Tensor:
+        return self._coefficient_for_scan("momentum")
+
+    def next_state(self, velocity: Tensor, state: RuleState, steps: int | Tensor) -> RuleState:
+        return HeavyBallState(velocity)
