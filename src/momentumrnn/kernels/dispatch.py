@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor
+from torch._compile import _disable_dynamo as eagerly
 
 from momentumrnn.errors import BackendError
 from momentumrnn.kernels import fused, reference
@@ -24,6 +25,10 @@ from momentumrnn.kernels.problem import Cell, Problem
 __all__ = ["BACKENDS", "backend", "choose", "gru", "lstm", "reasons", "rnn"]
 
 BACKENDS: tuple[Any, ...] = (fused, reference)
+
+# torch.compile cannot trace torch's recurrent operators, and would unroll a loop over time: it breaks
+# its graph around the recurrence, as it does around torch.nn.LSTM. `eagerly` is what
+# torch.compiler.disable applies, without that function's import of the whole compiler.
 
 _wanted: ContextVar[str] = ContextVar("momentumrnn_backend", default="auto")
 
@@ -94,6 +99,7 @@ def reasons(problem: Problem) -> list[tuple[str, str]]:
     ]
 
 
+@eagerly
 def rnn(
     inputs: GateInput,
     h_0: Tensor,
@@ -109,6 +115,7 @@ def rnn(
     return result
 
 
+@eagerly
 def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> tuple[Tensor, Tensor]:
     """Run the GRU on the chosen backend; see :func:`momentumrnn.kernels.reference.gru`."""
     chosen = choose(Problem.of("gru", inputs.weight is not None, weight_hh))
@@ -116,6 +123,7 @@ def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | Non
     return result
 
 
+@eagerly
 def lstm(
     inputs: GateInput,
     h_0: Tensor,

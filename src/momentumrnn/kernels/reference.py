@@ -133,7 +133,8 @@ def lstm(
         return (h if weight_hr is None else h @ weight_hr.t(), c)
 
     output, (h_n, c_n) = _run(step, d, (h_0, c_0), inputs.packed)
-    return output, h_n, c_n
+    # Under autocast c stays in float32 here, while torch.nn.LSTM answers in the lower precision.
+    return output.to(d.dtype), h_n.to(d.dtype), c_n.to(d.dtype)
 
 
 def _with_bias(d: Tensor, bias: Tensor | None) -> Tensor:

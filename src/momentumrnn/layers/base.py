@@ -79,10 +79,10 @@ class RecurrentLayer(nn.Module, ABC):
         return self._rule("_l0")
 
     @property
-    def all_weights(self) -> list[list[nn.Parameter]]:
+    def all_weights(self) -> list[list[Tensor]]:
         """The weights of every layer and direction, in the order of ``torch.nn``."""
         return [
-            [self.get_parameter(name + suffix) for name in self._shapes(width, self.rule)]
+            [self._tensor(name + suffix) for name in self._shapes(width, self.rule)]
             for suffix, width in self.places()
         ]
 
@@ -118,7 +118,7 @@ class RecurrentLayer(nn.Module, ABC):
 
     def check_input(self, x: Tensor | PackedSequence) -> None:
         """Raise ``InputError`` unless the layer can run on ``x``."""
-        weight = self.get_parameter("weight_ih_l0")
+        weight = self._tensor("weight_ih_l0")
         checks.check_input(type(self).__name__, x, self.input_size, weight, (2, 3))
         if isinstance(x, Tensor):
             checks.check_length(type(self).__name__, x.shape[1 if x.dim() == 3 and self.batch_first else 0])
@@ -163,7 +163,12 @@ class RecurrentLayer(nn.Module, ABC):
         rule: Rule | None = getattr(self, "rule" + suffix, None)
         return rule
 
-    def _parameter(self, name: str) -> Tensor | None:
+    def _tensor(self, name: str) -> Tensor:
+        # Not get_parameter: functional_call and torch.nn.utils.parametrize put plain tensors here.
+        value: Tensor = getattr(self, name)
+        return value
+
+    def _tensor_if_any(self, name: str) -> Tensor | None:
         value: Tensor | None = getattr(self, name, None)
         return value
 
@@ -178,7 +183,7 @@ class RecurrentLayer(nn.Module, ABC):
         """Run one layer in one direction; return its output and its last states."""
 
     def _weight_hh(self, suffix: str) -> Tensor:
-        return self.get_parameter("weight_hh" + suffix)
+        return self._tensor("weight_hh" + suffix)
 
     def _run(
         self, x: Tensor | PackedSequence, states: tuple[Tensor | None, ...], momentum: RuleState
@@ -209,8 +214,8 @@ class RecurrentLayer(nn.Module, ABC):
                 weight_hh = self._weight_hh(suffix)
                 inputs, velocity = gate_input(
                     layout.reverse(data) if direction else data,
-                    self.get_parameter("weight_ih" + suffix),
-                    self._parameter("bias_ih" + suffix),
+                    self._tensor("weight_ih" + suffix),
+                    self._tensor_if_any("bias_ih" + suffix),
                     weight_hh,
                     self._rule(suffix),
                     None if momentum is None else type(momentum)(*(m[k] for m in momentum)),
@@ -233,7 +238,7 @@ class RecurrentLayer(nn.Module, ABC):
     def _initial_states(
         self, states: tuple[Tensor | None, ...], layout: Layout, data: Tensor
     ) -> list[Tensor]:
-        weight = self.get_parameter("weight_hh_l0")
+        weight = self._tensor("weight_hh_l0")
         initial = []
         for name, state in zip(self.state_names, states, strict=True):
             width = self.hidden_size if name == "c_0" else self._output_size

@@ -42,7 +42,7 @@ def explain(layer: RecurrentLayer, x: Tensor | PackedSequence) -> str:
         raise TypeError(f"explain: expected an RNN, LSTM or GRU of momentumrnn, got {type(layer).__name__}")
     layer.check_input(x)
     rule = layer.rule
-    weight = layer.get_parameter("weight_hh_l0")
+    weight = layer.all_weights[0][1]
     behind = "" if rule is None else f" with {rule}"
     lines = [f"{type(layer).__name__}({layer.extra_repr()}){behind}, {weight.dtype!s} on {weight.device}"]
     for suffix, width in layer.places():

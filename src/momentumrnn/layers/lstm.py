@@ -162,7 +162,7 @@ class LSTM(RecurrentLayer):
             h_0,
             c_0,
             weight_hh,
-            self._parameter("bias_hh" + suffix),
-            self._parameter("weight_hr" + suffix),
+            self._tensor_if_any("bias_hh" + suffix),
+            self._tensor_if_any("weight_hr" + suffix),
             self.forget_gate,
         )

@@ -126,7 +126,7 @@ class RNN(RecurrentLayer):
         super().reset_parameters()
         if self.nonlinearity == "modrelu":
             for suffix, _ in self.places():
-                nn.init.uniform_(self.get_parameter("modrelu_bias" + suffix), -0.01, 0.01)
+                nn.init.uniform_(self._tensor("modrelu_bias" + suffix), -0.01, 0.01)
 
     def extra_repr(self) -> str:
         shown = super().extra_repr()
@@ -143,7 +143,7 @@ class RNN(RecurrentLayer):
     def _recur(
         self, inputs: GateInput, states: tuple[Tensor, ...], weight_hh: Tensor, suffix: str
     ) -> tuple[Tensor, ...]:
-        bias_hh = self._parameter("bias_hh" + suffix)
-        modrelu_bias = self._parameter("modrelu_bias" + suffix)
+        bias_hh = self._tensor_if_any("bias_hh" + suffix)
+        modrelu_bias = self._tensor_if_any("modrelu_bias" + suffix)
         (h_0,) = states
         return kernels.rnn(inputs, h_0, weight_hh, bias_hh, self.nonlinearity, modrelu_bias)

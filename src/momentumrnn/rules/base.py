@@ -113,7 +113,8 @@ class Rule(nn.Module, ABC):
                 f'{type(self).__name__}(learnable="channel") does not know its channels yet; '
                 "call rule.bind(channels) first, or give the rule to a layer"
             )
-        return self.ranges[name].at(self.get_buffer(f"{name}_start"), self.get_parameter(f"{name}_offset"))
+        # Not get_parameter: torch.func.functional_call puts plain tensors in the parameters' places.
+        return self.ranges[name].at(getattr(self, f"{name}_start"), getattr(self, f"{name}_offset"))
 
     def _coefficient_for_scan(self, name: str) -> float | Tensor:
         value = self.coefficient(name)
