@@ -256,7 +256,10 @@ class RecurrentLayer(nn.Module, ABC):
             return None
         depth = self.num_layers * self._directions
         lead = (depth,) if layout.unbatched else (depth, layout.batch)
-        checks.check_momentum(type(self).__name__, momentum, self.rule, lead, self.channels(self.rule))
+        device = self._tensor("weight_hh_l0").device
+        checks.check_momentum(
+            type(self).__name__, momentum, self.rule, lead, self.channels(self.rule), device
+        )
         return type(momentum)(*(layout.read_state(tensor) for tensor in momentum))
 
     def _split_state(self, hx: Any) -> tuple[Tensor | None, RuleState]:

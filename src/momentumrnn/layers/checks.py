@@ -127,11 +127,15 @@ def check_state(owner: str, name: str, state: Any, expected: tuple[int, ...], we
         raise InputError(f"{owner}: expected {name} of dtype {weight.dtype}, got {state.dtype}")
 
 
-def check_momentum(owner: str, state: Any, rule: Rule, lead: tuple[int, ...], channels: int) -> None:
+def check_momentum(
+    owner: str, state: Any, rule: Rule, lead: tuple[int, ...], channels: int, device: torch.device
+) -> None:
     """Check a given momentum state: the rule's own NamedTuple, its tensors of shape (*lead, channels).
 
+    Any floating dtype will do: a layer in half precision keeps its momentum in float32.
+
     Raises:
-        InputError: wrong shapes.
+        InputError: another shape or device.
         TypeError: not the rule's state.
     """
     kind = rule.state_type
@@ -146,6 +150,8 @@ def check_momentum(owner: str, state: Any, rule: Rule, lead: tuple[int, ...], ch
             raise InputError(
                 f"{owner}: Expected momentum state {field} size {expected}, got {tuple(tensor.shape)}"
             )
+        if tensor.device != device:
+            raise InputError(f"{owner}: expected momentum state {field} on {device}, got {tensor.device}")
 
 
 def _autocast(device: torch.device) -> bool:

@@ -10,6 +10,7 @@ from momentumrnn.kernels import GateInput
 from momentumrnn.kernels.packed import PackedRows
 from momentumrnn.rules import LinearRule, Rule, RuleState
 from momentumrnn.rules.base import last_step
+from momentumrnn.rules.scan import without_autocast
 
 __all__ = ["gate_input"]
 
@@ -67,16 +68,17 @@ def _filtered_features(
     p, fade = rule.filter(features, state)
 
     lengths = None if packed is None else packed.lengths
-    velocity = F.linear(last_step(p, lengths), weight)
-    initial = None
-    if fade is not None:
-        initial = state.velocity
-        velocity = velocity + last_step(fade.expand(-1, initial.shape[0], -1), lengths) * initial
+    initial = None if state is None else state.velocity
+    with without_autocast(x.device):
+        velocity = F.linear(last_step(p, lengths), weight.to(p.dtype))
+        if initial is not None and fade is not None:
+            velocity = velocity + last_step(fade.expand(-1, initial.shape[0], -1), lengths) * initial
     new_state = rule.next_state(velocity, state, p.shape[0] if lengths is None else lengths)
 
     if rule.velocity == "hidden":
         weight = weight_hh @ weight
         initial = None if initial is None else F.linear(initial.to(weight_hh.dtype), weight_hh)
+    p = p.to(x.dtype)
     if packed is not None:
         p = packed.pack(p)
         fade = None if fade is None else packed.pack(fade.expand(-1, packed.lengths.shape[0], -1))

@@ -182,11 +182,12 @@ class LinearRule(Rule):
             state: the rule's state; only its step count enters here.
 
         Returns:
-            ``p``, (T, B, n), and what is left of the state's velocity at each step, (T, 1 or B, 1):
-            ``None`` where there is no state. The gate input is [W, b] p_t + left_t · velocity.
+            ``p``, (T, B, n), in float32 at least, and what is left of the state's velocity at each
+            step, (T, 1 or B, 1): ``None`` where there is no state. The gate input is
+            [W, b] p_t + left_t · velocity.
         """
         decay = self.decay(x.shape[0], state, x.device)
-        p = linear_scan(decay, x, gain=self._coefficient_for_scan("step_size")).to(x.dtype)
+        p = linear_scan(decay, x, gain=self._coefficient_for_scan("step_size"))
         return p, None if state is None else cumulative_decay(decay, x.shape[0], x)
 
 

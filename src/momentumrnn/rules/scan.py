@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["cumulative_decay", "linear_scan", "linear_scan_loop"]
+__all__ = ["cumulative_decay", "linear_scan", "linear_scan_loop", "without_autocast"]
 
 _SHORTEST_CHUNK, _LONGEST_CHUNK = 12, 24
 
@@ -46,7 +46,7 @@ def linear_scan(
         tensor([1.0000, 1.5000, 1.7500])
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
-    with _without_autocast(x.device):
+    with without_autocast(x.device):
         x = x.to(dtype)
         initial = None if initial is None else initial.to(dtype)
         if isinstance(gain, Tensor) and gain.dim() > 0:
@@ -163,6 +163,7 @@ def _as_steps(decay: float | Tensor, device: torch.device) -> Tensor:
     return decay.reshape(-1, 1, 1) if decay.dim() < 2 else decay.unsqueeze(-1)
 
 
-def _without_autocast(device: torch.device) -> torch.autocast:
+def without_autocast(device: torch.device) -> torch.autocast:
+    """Return a context in which autocast lowers no precision on ``device``."""
     kind = device.type if torch.amp.is_autocast_available(device.type) else "cpu"
     return torch.autocast(kind, enabled=False)
