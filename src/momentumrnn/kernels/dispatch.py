@@ -8,27 +8,28 @@ a module added to ``BACKENDS``, before the ones it is faster than.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
-from torch._compile import _disable_dynamo as eagerly
+from torch._compile import _disable_dynamo
 
 from momentumrnn.errors import BackendError
 from momentumrnn.kernels import fused, reference
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.problem import Cell, Problem
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 __all__ = ["BACKENDS", "backend", "choose", "gru", "lstm", "reasons", "rnn"]
 
 BACKENDS: tuple[Any, ...] = (fused, reference)
-
-# torch.compile cannot trace torch's recurrent operators, and would unroll a loop over time: it breaks
-# its graph around the recurrence, as it does around torch.nn.LSTM. `eagerly` is what
-# torch.compiler.disable applies, without that function's import of the whole compiler.
 
 _wanted: ContextVar[str] = ContextVar("momentumrnn_backend", default="auto")
 
@@ -99,7 +100,23 @@ def reasons(problem: Problem) -> list[tuple[str, str]]:
     ]
 
 
-@eagerly
+def _outside_of_graphs(run: Callable[P, R]) -> Callable[P, R]:
+    """Have torch.compile break its graph around ``run``, as it does around ``torch.nn.LSTM``.
+
+    It cannot trace torch's recurrent operators, and would unroll a loop over time.
+    """
+    # What torch.compiler.disable applies; but that imports the whole compiler, and so would a call of
+    # this where nothing is being compiled.
+    disabled: Callable[P, R] = _disable_dynamo(run)
+
+    @wraps(run)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return (disabled if torch.compiler.is_dynamo_compiling() else run)(*args, **kwargs)
+
+    return call
+
+
+@_outside_of_graphs
 def rnn(
     inputs: GateInput,
     h_0: Tensor,
@@ -115,7 +132,7 @@ def rnn(
     return result
 
 
-@eagerly
+@_outside_of_graphs
 def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> tuple[Tensor, Tensor]:
     """Run the GRU on the chosen backend; see :func:`momentumrnn.kernels.reference.gru`."""
     chosen = choose(Problem.of("gru", inputs.weight is not None, weight_hh))
@@ -123,7 +140,7 @@ def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | Non
     return result
 
 
-@eagerly
+@_outside_of_graphs
 def lstm(
     inputs: GateInput,
     h_0: Tensor,

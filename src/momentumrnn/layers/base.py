@@ -52,7 +52,9 @@ class RecurrentLayer(nn.Module, ABC):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
-        checks.check_arguments(owner, input_size, hidden_size, num_layers, dropout, proj_size)
+        checks.check_arguments(
+            owner, input_size, hidden_size, num_layers, dropout, proj_size, bias=bias, batch_first=batch_first
+        )
         checks.check_rule(owner, rule, carry_momentum)
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -256,15 +258,16 @@ class RecurrentLayer(nn.Module, ABC):
             return None
         depth = self.num_layers * self._directions
         lead = (depth,) if layout.unbatched else (depth, layout.batch)
-        device = self._tensor("weight_hh_l0").device
+        weight = self._tensor("weight_hh_l0")
         checks.check_momentum(
-            type(self).__name__, momentum, self.rule, lead, self.channels(self.rule), device
+            type(self).__name__, momentum, self.rule, lead, self.channels(self.rule), weight
         )
         return type(momentum)(*(layout.read_state(tensor) for tensor in momentum))
 
     def _split_state(self, hx: Any) -> tuple[Tensor | None, RuleState]:
         """Take a single-tensor state apart: h_0, or (h_0, m_0) where momentum is carried."""
         if not self.carry_momentum or hx is None:
+            checks.refuse_momentum(type(self).__name__, hx, "h_0")
             return hx, None
         if not isinstance(hx, tuple) or len(hx) != 2:
             raise TypeError(

@@ -95,7 +95,7 @@ class _RecurrentCell(nn.Module, ABC):
         momentum = None if self.rule is None else hx[-1]
         if momentum is not None and self.rule is not None:
             lead = (rows.shape[0],) if batched else ()
-            checks.check_momentum(owner, momentum, self.rule, lead, self._channels, self.weight_hh.device)
+            checks.check_momentum(owner, momentum, self.rule, lead, self._channels, self.weight_hh)
             momentum = momentum if batched else type(momentum)(*(m.unsqueeze(0) for m in momentum))
         inputs, momentum = gate_input(
             rows.unsqueeze(0), self.weight_ih, self.bias_ih, self.weight_hh, self.rule, momentum

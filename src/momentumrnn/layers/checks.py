@@ -17,18 +17,27 @@ __all__ = ["check_arguments", "check_input", "check_momentum", "check_rule", "ch
 
 
 def check_arguments(
-    owner: str, input_size: Any, hidden_size: Any, num_layers: Any, dropout: Any, proj_size: Any
+    owner: str,
+    input_size: Any,
+    hidden_size: Any,
+    num_layers: Any,
+    dropout: Any,
+    proj_size: Any,
+    **flags: Any,
 ) -> None:
-    """Check a layer's sizes.
+    """Check a layer's sizes and flags.
 
     Raises:
-        TypeError: a size that is not an int.
+        TypeError: a size that is not an int, or a flag that is not a bool.
         ValueError: a size or dropout outside its range.
     """
     sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
     for name, size in {**sizes, "proj_size": proj_size}.items():
         if isinstance(size, bool) or not isinstance(size, int):
             raise TypeError(f"{owner}: {name} should be an int, got {type(size).__name__}")
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise TypeError(f"{owner}: {name} should be a bool, got {flag!r}")
     for name, size in sizes.items():
         if size <= 0:
             raise ValueError(f"{owner}: {name} must be greater than zero, got {size}")
@@ -123,19 +132,19 @@ def check_state(owner: str, name: str, state: Any, expected: tuple[int, ...], we
         raise InputError(f"{owner}: Expected {name} size {expected}, got {tuple(state.shape)}")
     if state.device != weight.device:
         raise InputError(f"{owner}: expected {name} on {weight.device}, got {state.device}")
-    if state.is_floating_point() and state.dtype != weight.dtype and not _autocast(weight.device):
+    if state.dtype != weight.dtype and not (state.is_floating_point() and _autocast(weight.device)):
         raise InputError(f"{owner}: expected {name} of dtype {weight.dtype}, got {state.dtype}")
 
 
 def check_momentum(
-    owner: str, state: Any, rule: Rule, lead: tuple[int, ...], channels: int, device: torch.device
+    owner: str, state: Any, rule: Rule, lead: tuple[int, ...], channels: int, weight: Tensor
 ) -> None:
     """Check a given momentum state: the rule's own NamedTuple, its tensors of shape (*lead, channels).
 
-    Any floating dtype will do: a layer in half precision keeps its momentum in float32.
+    A layer in half precision keeps its momentum in float32.
 
     Raises:
-        InputError: another shape or device.
+        InputError: another shape, dtype or device.
         TypeError: not the rule's state.
     """
     kind = rule.state_type
@@ -150,13 +159,27 @@ def check_momentum(
             raise InputError(
                 f"{owner}: Expected momentum state {field} size {expected}, got {tuple(tensor.shape)}"
             )
-        if tensor.device != device:
-            raise InputError(f"{owner}: expected momentum state {field} on {device}, got {tensor.device}")
+        if tensor.device != weight.device:
+            raise InputError(
+                f"{owner}: expected momentum state {field} on {weight.device}, got {tensor.device}"
+            )
+        dtype = torch.int64 if field == "step" else torch.promote_types(weight.dtype, torch.float32)
+        if tensor.dtype != dtype:
+            raise InputError(f"{owner}: expected momentum state {field} of dtype {dtype}, got {tensor.dtype}")
 
 
 def _autocast(device: torch.device) -> bool:
     kind = device.type
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def refuse_momentum(owner: str, state: Any, names: str) -> None:
+    """Raise ``TypeError`` for a state with a rule's momentum where the layer carries none."""
+    if isinstance(state, tuple | list) and len(state) > 1 and not isinstance(state[-1], Tensor | None):
+        raise TypeError(
+            f"{owner}: the state is {names} here, got {describe(state)}; for a state with momentum "
+            "make the layer with carry_momentum=True"
+        )
 
 
 def describe(value: Any) -> str:

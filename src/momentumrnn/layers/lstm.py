@@ -140,6 +140,8 @@ class LSTM(RecurrentLayer):
         size = 3 if self.carry_momentum else 2
         if hx is None:
             return None, None, None
+        if not self.carry_momentum:
+            checks.refuse_momentum(type(self).__name__, hx, names)
         if not isinstance(hx, tuple | list) or len(hx) != size:
             raise TypeError(
                 f"{type(self).__name__}: expected the state to be a tuple {names}, got {checks.describe(hx)}"

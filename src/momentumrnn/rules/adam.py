@@ -118,6 +118,7 @@ class Adam(_RootMeanSquare):
     def forward(
         self, drive: Tensor, state: RuleState = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, RuleState]:
+        self._check(drive, state)
         a = drive.to(torch.promote_types(drive.dtype, torch.float32))
         v, m = (None, None) if state is None else state
         velocity = linear_scan(
@@ -176,6 +177,7 @@ class RMSProp(_RootMeanSquare):
     def forward(
         self, drive: Tensor, state: RuleState = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, RuleState]:
+        self._check(drive, state)
         a = drive.to(torch.promote_types(drive.dtype, torch.float32))
         second_moment = self._second_moment(a, None if state is None else state.second_moment)
         velocity = self._coefficient_for_scan("step_size") * a

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from momentumrnn.errors import InputError
 from momentumrnn.rules.coefficients import Range
 from momentumrnn.rules.scan import cumulative_decay, linear_scan
 
@@ -97,7 +98,10 @@ class Rule(nn.Module, ABC):
             lengths: (B,) integers; the returned state is the one after each sequence's own length.
 
         Returns:
-            The gate input (T, B, C) in the drive's dtype, and the new state.
+            The gate input (T, B, C) in the drive's dtype, and the new state, float32 at least.
+
+        Raises:
+            InputError: a drive without steps or not (T, B, C), or a state of another size.
         """
 
     def coefficient(self, name: str) -> float | Tensor:
@@ -115,6 +119,19 @@ class Rule(nn.Module, ABC):
             )
         # Not get_parameter: torch.func.functional_call puts plain tensors in the parameters' places.
         return self.ranges[name].at(getattr(self, f"{name}_start"), getattr(self, f"{name}_offset"))
+
+    def _check(self, drive: Tensor, state: RuleState) -> None:
+        """Raise ``InputError`` for a drive or state whose shape the rule cannot take."""
+        owner = type(self).__name__
+        if drive.dim() != 3 or drive.shape[0] == 0:
+            raise InputError(
+                f"{owner}: expected a drive (T, B, C) with at least one step, got one of shape "
+                f"{tuple(drive.shape)}"
+            )
+        for name, tensor in () if state is None else state._asdict().items():
+            expected = tuple(drive.shape[1:2] if name == "step" else drive.shape[1:])
+            if tuple(tensor.shape) != expected:
+                raise InputError(f"{owner}: Expected {name} size {expected}, got {tuple(tensor.shape)}")
 
     def _coefficient_for_scan(self, name: str) -> float | Tensor:
         value = self.coefficient(name)
@@ -168,6 +185,7 @@ class LinearRule(Rule):
     def forward(
         self, drive: Tensor, state: RuleState = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, RuleState]:
+        self._check(drive, state)
         decay = self.decay(drive.shape[0], state, drive.device)
         gain = self._coefficient_for_scan("step_size")
         velocity = linear_scan(decay, drive, None if state is None else state.velocity, gain)

@@ -53,13 +53,18 @@ class Range:
 def _fraction(start: Tensor, offset: Tensor) -> Tensor:
     # The logistic map with its origin moved to `start`. Written so that offset 0 gives `start` to
     # the last bit: start + (1 - start) rounds to 1 for every start between 0 and 1.
-    value = start / (start + (1.0 - start) * torch.exp(-offset))
+    value = start / (start + (1.0 - start) * _exp(-offset))
     limits = torch.finfo(value.dtype)
     return value.clamp(limits.tiny, 1.0 - limits.eps)
 
 
 def _positive(start: Tensor, offset: Tensor) -> Tensor:
-    return start * torch.exp(offset)
+    return start * _exp(offset)
+
+
+def _exp(offset: Tensor) -> Tensor:
+    # Beyond this, float32 would soon overflow and its slopes become NaN.
+    return torch.exp(offset.clamp(-60.0, 60.0))
 
 
 FRACTION = Range("[0, 1)", "(0, 1)", lambda v: 0.0 <= v < 1.0, lambda v: 0.0 < v < 1.0, _fraction)
