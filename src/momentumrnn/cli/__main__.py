@@ -1,0 +1,7 @@
+"""``python -m momentumrnn.cli`` is ``momentumrnn``."""
+
+import sys
+
+from momentumrnn.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,132 @@
+"""The commands; what they need is imported when they run, so that ``--help`` is quick."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Overrides = Annotated[
+    tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]],
+    tyro.conf.arg(
+        name="set",
+        metavar="KEY=VALUE",
+        help="Change values of the recipe, such as model.hidden_size=128 training.epochs=1.",
+    ),
+]
+Out = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
+DataFolder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
+Threads = Annotated[int | None, tyro.conf.arg(metavar="N")]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def train(
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")],
+    *,
+    overrides: Overrides = (),
+    out: Out = None,
+    data_folder: DataFolder = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Carry out one recipe; the same command again goes on where it stopped.
+
+    Args:
+        recipe: The name of an installed recipe, such as digits-momentum-lstm, or a TOML file.
+        overrides: Values of the recipe to change.
+        out: The run folder; runs/RECIPE where absent.
+        data_folder: Where datasets are; MOMENTUMRNN_DATA, then the user's cache where absent.
+        device: Where to run; auto takes a GPU where there is one.
+        threads: How many CPU threads to use.
+    """
+    from momentumrnn.cli.train import train_one
+
+    assignments = [assignment for group in overrides for assignment in group]
+    train_one(recipe, assignments, out=out, data=data_folder, device=device, threads=threads)
+
+
+def compare_digits(
+    *,
+    seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 3,
+    overrides: Overrides = (),
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs/compare-digits"),
+    device: Device = "auto",
+    threads: Annotated[int, tyro.conf.arg(metavar="N")] = 1,
+) -> None:
+    """Train five LSTMs, with and without momentum, on handwritten digits, and compare them.
+
+    Args:
+        seeds: How many seeds each is trained with.
+        overrides: Values to change in all five recipes.
+        out: Where runs, table and plot go; finished runs in it are kept.
+        device: Where to run; auto takes a GPU where there is one.
+        threads: How many CPU threads to use; models as small as these are quickest on one.
+    """
+    from momentumrnn.cli.compare import compare
+
+    assignments = [assignment for group in overrides for assignment in group]
+    compare("digits", seeds, assignments, out=out, device=device, threads=threads)
+
+
+def data_list(*, data_folder: DataFolder = None) -> None:
+    """Say which datasets there are, and which of them are here.
+
+    Args:
+        data_folder: Where datasets are; MOMENTUMRNN_DATA, then the user's cache where absent.
+    """
+    from momentumrnn.cli.data import list_datasets
+
+    list_datasets(data_folder)
+
+
+def data_fetch(
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")],
+    *,
+    data_folder: DataFolder = None,
+) -> None:
+    """Download a dataset and compare its checksums.
+
+    Args:
+        name: One of `momentumrnn data list`.
+        data_folder: Where datasets are; MOMENTUMRNN_DATA, then the user's cache where absent.
+    """
+    from momentumrnn.cli.data import fetch_dataset
+
+    fetch_dataset(name, data_folder)
+
+
+def data_check(
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")],
+    *,
+    data_folder: DataFolder = None,
+) -> None:
+    """Read a dataset whole and compare its checksums.
+
+    Args:
+        name: One of `momentumrnn data list`.
+        data_folder: Where datasets are; MOMENTUMRNN_DATA, then the user's cache where absent.
+    """
+    from momentumrnn.cli.data import check_dataset
+
+    check_dataset(name, data_folder)
+
+
+def run_command(words: Sequence[str]) -> None:
+    """Run the command that the words name.
+
+    Args:
+        words: The words after ``momentumrnn``.
+    """
+    compare, data, app = (tyro.extras.SubcommandApp() for _ in range(3))
+    compare.command(name="digits")(compare_digits)
+    data.command(name="list")(data_list)
+    data.command(name="fetch")(data_fetch)
+    data.command(name="check")(data_check)
+    app.command(name="train")(train)
+    app.command(compare, name="compare", help="Train several models alike, and compare them.")
+    app.command(data, name="data", help="List, fetch and check datasets.")
+    app.cli(
+        prog="momentumrnn",
+        description="Recurrent networks with momentum: train, compare, fetch data.",
+        args=list(words),
+    )

@@ -1,0 +1,99 @@
+"""A summary as a table, on the terminal and in Markdown."""
+
+import math
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+# Two lines each, so that the table fits a terminal of 80 columns.
+HEADINGS = (
+    ("model", ""),
+    ("parameters", ""),
+    ("test", "accuracy, %"),
+    ("best test", "accuracy, %"),
+    ("epochs", "to 90 %"),
+    ("seconds", "an epoch"),
+)
+
+
+def _notes(summary: pd.DataFrame) -> list[str]:
+    notes = [
+        f"Mean ± sample standard deviation over {_range(summary['seeds'])} seed(s). Test accuracy: at the "
+        "best validation epoch; best test accuracy: the best over epochs, chosen by the test set itself, as "
+        "the paper reports. Epochs to 90 %: of validation accuracy, over the seeds that reached it. Seconds: "
+        "the median epoch, training and evaluation."
+    ]
+    unfinished = int(summary["unfinished"].sum())
+    if unfinished:
+        notes.append(f"{unfinished} run(s) are not finished and count with what they have measured.")
+    return notes
+
+
+def print_table(summary: pd.DataFrame, console: Console, title: str | None = None) -> None:
+    """Print a summary.
+
+    Args:
+        summary: From :func:`momentumrnn.results.summarise`.
+        console: The terminal.
+        title: Above the table.
+    """
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for index, (first, second) in enumerate(HEADINGS):
+        table.add_column(f"{first}\n{second}", justify="right" if index else "left", no_wrap=True)
+    for cells in _cells(summary):
+        table.add_row(*cells)
+    console.print(table)
+    for note in _notes(summary):
+        console.print(note)
+
+
+def to_markdown(summary: pd.DataFrame, title: str | None = None) -> str:
+    """A summary as Markdown.
+
+    Args:
+        summary: From :func:`momentumrnn.results.summarise`.
+        title: Above the table.
+    """
+    lines = [f"# {title}", ""] if title else []
+    headings = [f"{first} {second}".strip() for first, second in HEADINGS]
+    lines.append(f"| {' | '.join(headings)} |")
+    lines.append("|---|" + "---:|" * (len(HEADINGS) - 1))
+    lines.extend(f"| {' | '.join(cells)} |" for cells in _cells(summary))
+    for note in _notes(summary):
+        lines.extend(["", note])
+    return "\n".join(lines) + "\n"
+
+
+def _cells(summary: pd.DataFrame) -> list[tuple[str, ...]]:
+    return [
+        (
+            str(row["model"]),
+            f"{int(row['parameters']):,}",
+            _spread(row["test_accuracy"], row["test_accuracy_std"]),
+            _spread(row["best_test_accuracy"], row["best_test_accuracy_std"]),
+            _epochs(row["epochs_to_90"], int(row["reached_90"]), int(row["seeds"])),
+            _number(row["seconds_per_epoch"], 2),
+        )
+        for row in summary.to_dict("records")
+    ]
+
+
+def _number(value: float, digits: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _spread(mean: float, std: float) -> str:
+    return _number(mean, 2) if math.isnan(std) else f"{mean:.2f} ± {std:.2f}"
+
+
+def _epochs(mean: float, reached: int, seeds: int) -> str:
+    if reached == 0:
+        return "not reached"
+    return f"{mean:.1f}" if reached == seeds else f"{mean:.1f} ({reached}/{seeds})"
+
+
+def _range(values: pd.Series) -> str:
+    low, high = int(values.min()), int(values.max())
+    return str(low) if low == high else f"{low} to {high}"

@@ -1,0 +1,98 @@
+"""The recurrent layers of the package by name, and how a recipe's words become one."""
+
+import difflib
+import inspect
+from typing import Any
+
+from torch import nn
+
+import momentumrnn
+from momentumrnn.errors import RecipeError
+
+# What a rule is made of: a recipe states every one that its model takes, so that it says by itself what runs.
+COEFFICIENTS = ("momentum", "step_size", "beta", "restart")
+OPTIONS = ("velocity", "learnable")
+
+
+def recurrent_layers() -> dict[str, type[nn.Module]]:
+    """Every public recurrent layer of the package, without the single-step cells."""
+    public = {name: getattr(momentumrnn, name) for name in momentumrnn.__all__}
+    return {
+        name: value
+        for name, value in public.items()
+        if isinstance(value, type)
+        and issubclass(value, nn.Module)
+        and {"input_size", "hidden_size", "num_layers"} <= _argument_names(value)
+    }
+
+
+def find_layer(name: str) -> type[nn.Module]:
+    """The recurrent layer of that name.
+
+    Args:
+        name: A class name, as ``momentumrnn`` exports it.
+
+    Raises:
+        RecipeError: There is none; the message names the nearest.
+    """
+    layers = recurrent_layers()
+    if name in layers:
+        return layers[name]
+    near = difflib.get_close_matches(name, layers, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(layers)}"
+    raise RecipeError(f"there is no model {name!r}: {hint}")
+
+
+def rule_arguments(name: str) -> dict[str, bool]:
+    """Which arguments of a rule a layer takes.
+
+    Args:
+        name: A class name.
+
+    Returns:
+        Argument name → whether a recipe must give it.
+    """
+    taken = _argument_names(find_layer(name))
+    return {argument: argument in COEFFICIENTS for argument in (*COEFFICIENTS, *OPTIONS) if argument in taken}
+
+
+def build_layer(
+    name: str,
+    input_size: int,
+    hidden_size: int,
+    num_layers: int = 1,
+    dropout: float = 0.0,
+    rule: dict[str, Any] | None = None,
+    device: str | None = None,
+) -> nn.Module:
+    """Build a recurrent layer by name.
+
+    Args:
+        name: A class name, as ``momentumrnn`` exports it.
+        input_size: d.
+        hidden_size: h.
+        num_layers: How many are stacked.
+        dropout: Between stacked layers.
+        rule: The coefficients of its rule, by argument name.
+        device: Where its weights are made; ``"meta"`` checks the arguments without making any.
+
+    Raises:
+        RecipeError: The layer refuses these arguments; the message is its own.
+    """
+    layer = find_layer(name)
+    try:
+        return layer(
+            input_size, hidden_size, num_layers=num_layers, dropout=dropout, device=device, **(rule or {})
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RecipeError(f"model {name}: {error}") from error
+
+
+def _argument_names(layer: type) -> set[str]:
+    # A named layer passes on what it does not take itself.
+    return {
+        name
+        for base in layer.__mro__
+        if issubclass(base, nn.Module)
+        for name in inspect.signature(base.__init__).parameters
+    }

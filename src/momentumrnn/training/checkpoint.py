@@ -1,0 +1,154 @@
+"""Checkpoints: folders of weights and state, whole or not there, and checked before they are believed."""
+
+import hashlib
+import json
+import shutil
+import uuid
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from momentumrnn.errors import CheckpointError
+from momentumrnn.training.files import sync, write_atomically
+
+KEPT = 2
+WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+SCRATCH_PREFIX = ".tmp-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        weights: The model's state dict.
+        state: Everything else; loadable with ``torch.load(..., weights_only=True)``.
+    """
+
+    weights: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], **metadata: str) -> None:
+    """Write weights as safetensors, replacing the file as a whole.
+
+    Args:
+        path: The file.
+        weights: A state dict.
+        metadata: Text stored with them.
+    """
+    write_atomically(path, safetensors.torch.save(_plain(weights), metadata))
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint beside the others, and drop all but the last two.
+
+    Args:
+        folder: The folder of all checkpoints of a run; it exists.
+        checkpoint: What to write.
+
+    Returns:
+        The folder of this checkpoint.
+    """
+    existing = _folders(folder)
+    target = folder / f"{int(existing[-1].name) + 1 if existing else 1:06d}"
+    scratch = folder / f"{SCRATCH_PREFIX}{uuid.uuid4().hex}"
+    scratch.mkdir()
+    try:
+        (scratch / WEIGHTS).write_bytes(safetensors.torch.save(_plain(checkpoint.weights)))
+        torch.save(checkpoint.state, scratch / STATE)
+        sums = {name: _sha256(scratch / name) for name in (WEIGHTS, STATE)}
+        (scratch / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=2) + "\n", encoding="utf-8")
+        for name in (WEIGHTS, STATE, MANIFEST):
+            sync(scratch / name)
+        scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    sync(folder)
+    for old in _folders(folder)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def load_latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The latest checkpoint that is undamaged.
+
+    Args:
+        folder: The folder of all checkpoints of a run.
+
+    Returns:
+        It, or ``None`` where there is none at all.
+
+    Raises:
+        CheckpointError: There are some, all damaged: starting over would destroy them unasked.
+    """
+    folders = _folders(folder)
+    problems = []
+    for candidate in reversed(folders):
+        try:
+            checkpoint = load_checkpoint(candidate)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            warnings.warn(
+                f"{'; '.join(problems)}; going on from the checkpoint before, {candidate}", stacklevel=2
+            )
+        return checkpoint
+    if problems:
+        raise CheckpointError(
+            f"{folder}: no checkpoint is usable ({'; '.join(problems)}); delete the run folder to start anew"
+        )
+    return None
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read one checkpoint after comparing its checksums.
+
+    Args:
+        folder: The folder of this checkpoint.
+
+    Raises:
+        CheckpointError: A file is missing, or its checksum is wrong.
+    """
+    try:
+        sums = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+        for name in (WEIGHTS, STATE):
+            if _sha256(folder / name) != sums[name]:
+                raise CheckpointError(f"{folder / name} is damaged: its checksum is not the manifest's")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} is damaged: {error}") from error
+    return Checkpoint(
+        weights=safetensors.torch.load_file(folder / WEIGHTS),
+        state=torch.load(folder / STATE, map_location="cpu", weights_only=True),
+    )
+
+
+def discard_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed while writing left behind.
+
+    Args:
+        folder: The folder of all checkpoints of a run; no other process writes to it.
+    """
+    for scratch in folder.glob(f"{SCRATCH_PREFIX}*"):
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # safetensors refuses tensors that share memory or are strided.
+    return {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("[0-9]*") if path.name.isdigit() and path.is_dir())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

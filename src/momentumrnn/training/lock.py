@@ -1,0 +1,62 @@
+"""A lock on a folder that the operating system takes back when its process ends, however it ends."""
+
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from momentumrnn.errors import CheckpointError
+
+
+class FolderLock:
+    """Held by one process at a time, as a context manager.
+
+    Args:
+        path: The lock file; it stays when the lock is released, and means nothing by itself.
+
+    Raises:
+        CheckpointError: On entering, when another process holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> "FolderLock":
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _lock(descriptor)
+        except OSError as error:
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise CheckpointError(
+                f"{self._path.parent} is in use by another process{f' ({holder})' if holder else ''}; "
+                "wait for it, end it, or choose another folder with --out"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()}\n".encode("ascii"))
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        # Far behind the process id: a locked byte cannot be read by others there.
+        os.lseek(descriptor, 1024, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,287 @@
+"""The training loop, from top to bottom: set up, or go on; an epoch; its evaluation; the record of it."""
+
+import dataclasses
+import math
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from momentumrnn.data import LabelledSequences, Splits, data_folder, find_dataset
+from momentumrnn.errors import BackendError, DivergedError
+from momentumrnn.tasks import classification_loss, count_correct
+from momentumrnn.training.checkpoint import Checkpoint, load_latest_checkpoint, save_checkpoint, save_weights
+from momentumrnn.training.history import Epoch, RunResult, best_validation_epoch
+from momentumrnn.training.interrupt import Interrupt, catch_interrupts
+from momentumrnn.training.model import build_model
+from momentumrnn.training.optimizers import build_optimizer
+from momentumrnn.training.progress import Progress, Silent
+from momentumrnn.training.recipe import Recipe
+from momentumrnn.training.run_folder import RunFolder
+from momentumrnn.training.versions import current_versions
+
+# Reading a number from the device waits for it, so it is done by the clock and not at every step.
+SECONDS_BETWEEN_READS = 0.5
+
+
+def train(
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    data: str | Path | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Carry out a recipe in a folder; go on where the folder says it was left.
+
+    A run that was interrupted and gone on with gives, on a CPU and with the same number of threads, bit
+    for bit the result of one that was not.
+
+    Args:
+        recipe: What to run.
+        folder: The run folder, made where it does not exist.
+        data: The data folder; see :func:`momentumrnn.data.data_folder`.
+        device: ``cpu``, ``cuda``, or ``auto`` for the GPU where there is one.
+        threads: How many CPU threads torch uses; its own choice where absent.
+        progress: Who is told how it goes.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        CheckpointError: The folder is in use, belongs to another recipe, or is damaged.
+        DataMissingError: The dataset is not there.
+        DataError: The dataset is damaged.
+        DivergedError: The loss is no longer finite.
+        KeyboardInterrupt: Ctrl-C; a checkpoint was written before.
+    """
+    run = RunFolder(Path(folder))
+    run.check_recipe(recipe)
+    present = run.result(recipe)
+    if present.finished:
+        return dataclasses.replace(present, already_finished=True)
+    device = _choose_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    dataset = find_dataset(recipe.data.name)
+    splits = dataset.load(data_folder(data), recipe.data.validation, recipe.training.seed)
+    with run.opened(recipe, current_versions(device)), catch_interrupts() as interrupt:
+        loop = _Loop(recipe, run, splits.to(device), device, interrupt, progress or Silent())
+        loop.run_all_epochs()
+    return run.result(recipe)
+
+
+class _Loop:
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: RunFolder,
+        splits: Splits,
+        device: str,
+        interrupt: Interrupt,
+        progress: Progress,
+    ) -> None:
+        self.recipe, self.run, self.splits = recipe, run, splits
+        self.interrupt, self.progress = interrupt, progress
+        self.steps_per_epoch = math.ceil(len(splits.train) / recipe.training.batch_size)
+
+        torch.manual_seed(recipe.training.seed)
+        # The raw ones are what is saved: their names and states do not depend on the wrapper.
+        self.raw_model = build_model(recipe)
+        self.raw_optimizer = build_optimizer(recipe.optimizer, self.raw_model.parameters())
+        self.fabric = Fabric(accelerator=device, devices=1)
+        self.model, self.optimizer = self.fabric.setup(self.raw_model, self.raw_optimizer)
+
+        self.history: list[Epoch] = []
+        self.epoch, self.step = 1, 0
+        self.seconds_before = 0.0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+        self._restore()
+        self.last_save = self.last_read = time.monotonic()
+
+    def run_all_epochs(self) -> None:
+        training = self.recipe.training
+        self.progress.begin(self.run.path.name, training.epochs, self.steps_per_epoch, self.epoch, self.step)
+        try:
+            with self._tensorboard() as events:
+                while self.epoch <= training.epochs:
+                    self.started = time.monotonic() - self.seconds_before
+                    self._train_epoch()
+                    row = self._measure_epoch()
+                    self._finish_epoch(row)
+                    for name, value in dataclasses.asdict(row).items():
+                        if name not in ("epoch", "step") and value is not None:
+                            events.add_scalar(name.replace("_", "/", 1), value, row.epoch)
+                    self.progress.epoch(row)
+        finally:
+            self.progress.end()
+
+    def _train_epoch(self) -> None:
+        training, optimizer = self.recipe.training, self.recipe.optimizer
+        data = self.splits.train
+        # From seed and epoch alone, so that going on inside an epoch sees the batches it would have seen.
+        order = np.random.RandomState([training.seed, self.epoch]).permutation(len(data))
+        rows = torch.from_numpy(order).to(data.labels.device)
+        self.model.train()
+        while self.step < self.steps_per_epoch:
+            first = self.step * training.batch_size
+            inputs, labels = data.batch(rows[first : first + training.batch_size])
+            logits = self.model(inputs)
+            loss = classification_loss(logits, labels)
+            self.optimizer.zero_grad()
+            self.fabric.backward(loss)
+            if optimizer.clip_norm is not None:
+                self.fabric.clip_gradients(
+                    self.model, self.optimizer, max_norm=optimizer.clip_norm, error_if_nonfinite=False
+                )
+            self.optimizer.step()
+            self.step += 1
+            self._count(loss.detach(), logits.detach(), labels)
+            if time.monotonic() - self.last_read >= SECONDS_BETWEEN_READS:
+                self._report_step()
+            if time.monotonic() - self.last_save >= training.checkpoint_seconds:
+                self._save()
+            self._stop_if_asked()
+
+    def _count(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        first_bad = (self.bad_step < 0) & ~torch.isfinite(loss)
+        self.bad_step = torch.where(first_bad, self.step, self.bad_step)
+        self.loss_sum += loss.double() * len(labels)
+        self.correct += count_correct(logits, labels)
+
+    def _report_step(self) -> None:
+        self._check_finite()
+        seen = min(self.step * self.recipe.training.batch_size, len(self.splits.train))
+        self.progress.step(self.epoch, self.step, self.loss_sum.item() / seen, self.correct.item() / seen)
+        self.last_read = time.monotonic()
+
+    def _measure_epoch(self) -> Epoch:
+        self._check_finite()
+        count = len(self.splits.train)
+        validation_loss, validation_accuracy = self._evaluate(self.splits.validation)
+        test_loss, test_accuracy = self._evaluate(self.splits.test)
+        assert test_loss is not None
+        assert test_accuracy is not None
+        return Epoch(
+            epoch=self.epoch,
+            step=self.epoch * self.steps_per_epoch,
+            train_loss=self.loss_sum.item() / count,
+            train_accuracy=self.correct.item() / count,
+            validation_loss=validation_loss,
+            validation_accuracy=validation_accuracy,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            seconds=round(time.monotonic() - self.started, 3),
+        )
+
+    @torch.no_grad()
+    def _evaluate(self, data: LabelledSequences | None) -> tuple[float | None, float | None]:
+        if data is None:
+            return None, None
+        self.model.eval()
+        loss_sum, correct = torch.zeros_like(self.loss_sum), torch.zeros_like(self.correct)
+        size = self.recipe.training.eval_batch_size
+        for first in range(0, len(data), size):
+            inputs, labels = data.batch(slice(first, first + size))
+            logits = self.model(inputs)
+            loss_sum += classification_loss(logits, labels).double() * len(labels)
+            correct += count_correct(logits, labels)
+            self._stop_if_asked()
+        loss = loss_sum.item() / len(data)
+        if not math.isfinite(loss):
+            self._diverged(f"the loss after epoch {self.epoch} is {loss}")
+        return loss, correct.item() / len(data)
+
+    def _finish_epoch(self, row: Epoch) -> None:
+        self.history.append(row)
+        if best_validation_epoch(self.history) is row:
+            save_weights(self.run.best, self.raw_model.state_dict(), epoch=str(row.epoch))
+        self.epoch, self.step, self.seconds_before = self.epoch + 1, 0, 0.0
+        self.started = time.monotonic()
+        self.loss_sum.zero_()
+        self.correct.zero_()
+        # The checkpoint first: metrics without the weights they belong to could not be gone on from.
+        self._save()
+        self.run.write_history(self.history)
+
+    def _stop_if_asked(self) -> None:
+        if self.interrupt.requested:
+            self._save()
+            raise KeyboardInterrupt(
+                f"stopped in epoch {self.epoch} after step {self.step}; {self.run.path} holds a checkpoint, "
+                "and the same command goes on from it"
+            )
+
+    def _check_finite(self) -> None:
+        step = int(self.bad_step)
+        if step >= 0:
+            self._diverged(f"the loss is not finite at step {step} of epoch {self.epoch}")
+
+    def _diverged(self, what: str) -> None:
+        optimizer = self.recipe.optimizer
+        clip = "none now" if optimizer.clip_norm is None else f"now {optimizer.clip_norm}"
+        raise DivergedError(
+            f"{what}. Try a smaller optimizer.lr (now {optimizer.lr}), a smaller optimizer.clip_norm "
+            f"({clip}) or a smaller rule.step_size. The metrics and checkpoints up to there are kept in "
+            f"{self.run.path}; another setting needs another folder (--out)"
+        )
+
+    def _save(self) -> None:
+        self._check_finite()
+        if not all(bool(torch.isfinite(value).all()) for value in self.raw_model.parameters()):
+            self._diverged(f"a weight is not finite after step {self.step} of epoch {self.epoch}")
+        state: dict[str, Any] = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": time.monotonic() - self.started,
+            "loss_sum": self.loss_sum.cpu(),
+            "correct": self.correct.cpu(),
+            "history": [dataclasses.asdict(row) for row in self.history],
+            "optimizer": self.raw_optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if self.loss_sum.is_cuda else [],
+        }
+        save_checkpoint(self.run.checkpoints, Checkpoint(self.raw_model.state_dict(), state))
+        self.last_save = time.monotonic()
+
+    def _restore(self) -> None:
+        checkpoint = load_latest_checkpoint(self.run.checkpoints)
+        if checkpoint is None:
+            return
+        state = checkpoint.state
+        self.raw_model.load_state_dict(checkpoint.weights)
+        self.raw_optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step, self.seconds_before = state["epoch"], state["step"], state["seconds"]
+        self.loss_sum.copy_(state["loss_sum"])
+        self.correct.copy_(state["correct"])
+        self.history = [Epoch(**row) for row in state["history"]]
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] and self.loss_sum.is_cuda:
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        # A process killed between the two leaves metrics one epoch behind the checkpoint.
+        self.run.write_history(self.history)
+
+    def _tensorboard(self) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from torch.utils.tensorboard import SummaryWriter
+        return SummaryWriter(str(self.run.tensorboard), purge_step=len(self.history) + 1)
+
+
+def _choose_device(device: str) -> str:
+    available = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if available else "cpu"
+    if device == "cuda" and not available:
+        raise BackendError("--device cuda: torch finds no CUDA device here; use cpu or auto")
+    if device not in ("cpu", "cuda"):
+        raise BackendError(f"expected the device cpu, cuda or auto, got {device!r}")
+    return device

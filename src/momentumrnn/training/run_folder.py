@@ -1,0 +1,141 @@
+"""The folder of one run: all that is needed to go on with it and to report it."""
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from momentumrnn.errors import CheckpointError
+from momentumrnn.training.checkpoint import discard_unfinished
+from momentumrnn.training.files import write_atomically
+from momentumrnn.training.history import Epoch, RunResult, read_metrics, write_metrics
+from momentumrnn.training.lock import FolderLock
+from momentumrnn.training.recipe import Recipe
+from momentumrnn.training.toml_io import parse_toml, read_text
+
+RECIPE, METRICS, VERSIONS, LOCK = "recipe.toml", "metrics.csv", "versions.json", "run.lock"
+# What may change the last bits of a result.
+NUMERICAL = ("momentumrnn", "commit", "torch", "platform", "device", "threads")
+
+
+class RunFolder:
+    """The files of a run.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.tensorboard = path / "tensorboard"
+        self.best = path / "best.safetensors"
+
+    def recipe(self) -> Recipe | None:
+        """The recipe this folder belongs to, ``None`` where it belongs to none."""
+        path = self.path / RECIPE
+        if not path.exists():
+            return None
+        return Recipe.from_sections(parse_toml(read_text(path), str(path)), str(path))
+
+    def history(self) -> tuple[Epoch, ...]:
+        """What was measured so far."""
+        return read_metrics(self.path / METRICS)
+
+    def write_history(self, history: Sequence[Epoch]) -> None:
+        """Replace ``metrics.csv``.
+
+        Args:
+            history: What was measured so far.
+        """
+        write_metrics(self.path / METRICS, history)
+
+    def result(self, recipe: Recipe) -> RunResult:
+        """The run in numbers.
+
+        Args:
+            recipe: The run's recipe.
+        """
+        history = self.history()
+        return RunResult(self.path, history, finished=len(history) >= recipe.training.epochs)
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Refuse a folder that belongs to another run.
+
+        Args:
+            recipe: The recipe that shall run here.
+
+        Raises:
+            CheckpointError: The folder holds another recipe, or something that is no run.
+        """
+        present = self.recipe()
+        if present is None:
+            strangers = [
+                path.name
+                for path in (self.path.iterdir() if self.path.exists() else ())
+                if path.name != LOCK and not path.name.startswith(".")
+            ]
+            if strangers:
+                raise CheckpointError(
+                    f"{self.path} holds files that are no run ({', '.join(sorted(strangers)[:3])}); "
+                    "choose an empty or new folder with --out"
+                )
+        elif present != recipe:
+            raise CheckpointError(
+                f"{self.path} holds a run of another recipe: {'; '.join(_differences(present, recipe))}; "
+                "choose another folder with --out, or delete this one"
+            )
+
+    @contextmanager
+    def opened(self, recipe: Recipe, versions: dict[str, Any]) -> Iterator[None]:
+        """Hold the folder for this process alone, and write down what runs in it.
+
+        Args:
+            recipe: The recipe that runs.
+            versions: What it runs with.
+
+        Raises:
+            CheckpointError: Another process holds it, or it belongs to another run.
+        """
+        self.check_recipe(recipe)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with FolderLock(self.path / LOCK):
+            # Once more: another process may have begun a run here in between.
+            self.check_recipe(recipe)
+            if self.recipe() is None:
+                write_atomically(self.path / RECIPE, recipe.to_toml())
+            self.checkpoints.mkdir(exist_ok=True)
+            discard_unfinished(self.checkpoints)
+            self._record(versions)
+            yield
+
+    def _record(self, versions: dict[str, Any]) -> None:
+        path = self.path / VERSIONS
+        try:
+            starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
+        except (ValueError, KeyError, TypeError):
+            starts = []
+        if starts:
+            changed = [key for key in NUMERICAL if starts[-1].get(key) != versions.get(key)]
+            if changed:
+                told = ", ".join(
+                    f"{key} was {starts[-1].get(key)}, is {versions.get(key)}" for key in changed
+                )
+                warnings.warn(
+                    f"{self.path}: going on under other conditions ({told}): the result may differ in its "
+                    "last digits from a run without interruption",
+                    stacklevel=4,
+                )
+        write_atomically(path, json.dumps({"starts": [*starts, versions]}, indent=2) + "\n")
+
+
+def _differences(present: Recipe, wanted: Recipe) -> list[str]:
+    there, here = present.sections(), wanted.sections()
+    keys = sorted({(section, key) for side in (there, here) for section in side for key in side[section]})
+    return [
+        f"{section}.{key} is {there.get(section, {}).get(key)} there, {here.get(section, {}).get(key)} here"
+        for section, key in keys
+        if there.get(section, {}).get(key) != here.get(section, {}).get(key)
+    ]

@@ -1,0 +1,212 @@
+import gzip
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pandas as pd
+import pytest
+import torch
+
+from momentumrnn.cli import main
+from momentumrnn.cli.compare import MODELS
+from momentumrnn.training.history import read_metrics
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """No test writes into the folder the tests are started in, or finds the machine's data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MOMENTUMRNN_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+TINY = ["--set", "model.hidden_size=4", "training.epochs=1", "training.batch_size=512", "--threads", "1"]
+
+
+def error_of(capsys, *words):
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert "Traceback" not in told.err
+    assert told.err.startswith("error: ")
+    assert len(told.err.splitlines()) == 1
+    return told.err
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"momentumrnn {version('momentumrnn')}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], ["train", "compare", "data"]),
+        (["train"], ["RECIPE", "--set KEY=VALUE", "--out FOLDER", "--data-folder", "--device", "--threads"]),
+        (["compare", "digits"], ["--seeds", "--set KEY=VALUE", "--out FOLDER"]),
+        (["data"], ["list", "fetch", "check"]),
+    ],
+)
+def test_help(capsys, words, expected):
+    with pytest.raises(SystemExit) as caught:
+        main([*words, "--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    for word in expected:
+        assert word in shown
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, torch\n"
+        "before = set(sys.modules)\n"
+        "from momentumrnn.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "loaded = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "heavy = loaded & {'lightning_fabric', 'pandas', 'matplotlib', 'sklearn', 'tensorboard'}\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("words", [["trian"], ["train"], ["train", "digits-lstm", "--epochs", "3"]])
+def test_words_that_are_no_command(capsys, words):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_errors_are_one_message_and_code_2(capsys, tmp_path):
+    assert "did you mean 'digits-lstm'?" in error_of(capsys, "train", "digit-lstm")
+    assert "no such recipe file" in error_of(capsys, "train", "./mine.toml")
+    assert "did you mean model.hidden_size?" in error_of(
+        capsys, "train", "digits-lstm", "--set", "model.hiden_size=3"
+    )
+    assert "momentumrnn data fetch mnist" in error_of(capsys, "train", "pmnist-lstm-128")
+    assert "did you mean 'mnist'?" in error_of(capsys, "data", "check", "minst")
+    assert "train-images-idx3-ubyte was not found" in error_of(capsys, "data", "check", "mnist")
+    assert "expected 1 or more, got 0" in error_of(capsys, "compare", "digits", "--seeds", "0")
+    assert "choose how many with --seeds" in error_of(capsys, "compare", "digits", "--set", "training.seed=3")
+    assert "rule.beta: LSTM does not take it" in error_of(
+        capsys, "compare", "digits", "--set", "rule.beta=0.1"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there(capsys):
+    assert "finds no CUDA device" in error_of(capsys, "train", "digits-lstm", "--device", "cuda")
+
+
+def test_damaged_data_is_an_error(capsys, tmp_path):
+    folder = tmp_path / "data" / "mnist"
+    folder.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        for kind in ("images-idx3", "labels-idx1"):
+            (folder / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(b"nothing")[:-4])
+    words = ["train", "mnist-lstm-128", "--data-folder", str(tmp_path / "data")]
+    assert "expected a complete gzip file" in error_of(capsys, *words)
+
+
+def test_missing_extra():
+    code = (
+        "import sys\n"
+        "sys.modules['tyro'] = None\n"
+        "from momentumrnn.cli import main\n"
+        "sys.exit(main(['train', 'digits-lstm']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: tyro is not installed")
+    assert "pip install 'momentumrnn[experiments]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_module_missing_for_another_reason_is_a_bug(monkeypatch):
+    def broken(words):
+        raise ModuleNotFoundError("No module named 'momentumrnn.gone'", name="momentumrnn.gone")
+
+    monkeypatch.setattr("momentumrnn.cli.commands.run_command", broken)
+    with pytest.raises(ModuleNotFoundError):
+        main(["train", "digits-lstm"])
+
+
+def test_interrupt_is_code_130(capsys, monkeypatch):
+    def pressed(words):
+        raise KeyboardInterrupt("stopped in epoch 3")
+
+    monkeypatch.setattr("momentumrnn.cli.commands.run_command", pressed)
+    assert main(["train", "digits-lstm"]) == 130
+    assert capsys.readouterr().err == "interrupted: stopped in epoch 3\n"
+
+
+def test_train_and_again(capsys, tmp_path):
+    words = ["train", "digits-sr-lstm", *TINY]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "at the best validation epoch, 1" in shown
+    assert "as the paper reports" in shown
+    folder = tmp_path / "runs" / "digits-sr-lstm"
+    (row,) = read_metrics(folder / "metrics.csv")
+    assert f"test accuracy {row.test_accuracy:.2%}" in shown
+    assert main(words) == 0
+    assert "finished; nothing was done" in capsys.readouterr().out
+    # The resolved recipe of a run is a recipe, and in the same folder the same run.
+    assert main(["train", str(folder / "recipe.toml"), "--out", str(folder)]) == 0
+    assert "finished; nothing was done" in capsys.readouterr().out
+    changed = [*words, "--set", "optimizer.lr=0.5"]
+    assert "optimizer.lr is" in error_of(capsys, *changed)
+
+
+def test_compare_goes_on_where_it_stopped(capsys, tmp_path, monkeypatch):
+    import momentumrnn.cli.compare as compare
+
+    words = ["compare", "digits", "--seeds", "2", "--out", "out", *TINY]
+    original, calls = compare.train, []
+
+    def train(*arguments, **more):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(compare, "train", train)
+    assert main(words) == 130
+    monkeypatch.setattr(compare, "train", original)
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "3 of 10 runs were finished before and are reused" in shown
+    for name in ("LSTM", "MomentumLSTM", "AdamLSTM", "RMSPropLSTM", "SRLSTM"):
+        assert name in shown
+    out = tmp_path / "out"
+    table = pd.read_csv(out / "results.csv")
+    assert list(table["model"]) == ["LSTM", "MomentumLSTM", "AdamLSTM", "RMSPropLSTM", "SRLSTM"]
+    assert list(table["seeds"]) == [2] * len(MODELS)
+    for name in ("convergence.png", "convergence.svg", "table.md"):
+        assert (out / name).stat().st_size > 0
+
+
+def test_data_commands(capsys, tmp_path):
+    assert main(["data", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert str(tmp_path / "cache" / "momentumrnn") in shown
+    assert "1077 training, 360 validation and 360 test images" in shown
+    assert "not here; to get it: `momentumrnn data fetch mnist`" in shown
+    assert main(["data", "check", "digits"]) == 0
+    assert main(["data", "fetch", "digits"]) == 0
+    assert "nothing to fetch" in capsys.readouterr().out
+
+
+def test_data_fetch_goes_where_it_is_told(capsys, monkeypatch, tmp_path):
+    from momentumrnn.data import mnist
+
+    monkeypatch.setattr(mnist, "MIRRORS", ("http://127.0.0.1:9/",))
+    assert main(["data", "fetch", "mnist", "--data-folder", str(tmp_path / "there")]) == 2
+    told = capsys.readouterr().err
+    assert "train-images-idx3-ubyte.gz could not be fetched" in told
+    assert "http://127.0.0.1:9/train-images-idx3-ubyte.gz" in told
+    assert str(tmp_path / "there" / "mnist") in told
