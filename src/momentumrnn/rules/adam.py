@@ -115,10 +115,7 @@ class Adam(_RootMeanSquare):
         """μ as it is now."""
         return self.coefficient("momentum")
 
-    def forward(
-        self, drive: Tensor, state: RuleState = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, RuleState]:
-        self._check(drive, state)
+    def run(self, drive: Tensor, state: RuleState, lengths: Tensor | None) -> tuple[Tensor, RuleState]:
         a = drive.to(torch.promote_types(drive.dtype, torch.float32))
         v, m = (None, None) if state is None else state
         velocity = linear_scan(
@@ -174,10 +171,7 @@ class RMSProp(_RootMeanSquare):
             learnable=learnable,
         )
 
-    def forward(
-        self, drive: Tensor, state: RuleState = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, RuleState]:
-        self._check(drive, state)
+    def run(self, drive: Tensor, state: RuleState, lengths: Tensor | None) -> tuple[Tensor, RuleState]:
         a = drive.to(torch.promote_types(drive.dtype, torch.float32))
         second_moment = self._second_moment(a, None if state is None else state.second_moment)
         velocity = self._coefficient_for_scan("step_size") * a

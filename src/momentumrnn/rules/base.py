@@ -17,6 +17,8 @@ __all__ = ["Learnable", "LinearRule", "Rule", "RuleState", "Velocity"]
 
 Velocity = Literal["gate", "hidden"]
 Learnable = Literal[False, True, "channel"]
+_BLOCK_BYTES = 24 << 20
+
 RuleState = Any  # a NamedTuple of tensors, of a type that the rule names in `state_type`
 
 
@@ -87,6 +89,9 @@ class Rule(nn.Module, ABC):
         """Return the rule's own arguments, as its constructor takes them."""
 
     @abstractmethod
+    def run(self, drive: Tensor, state: RuleState, lengths: Tensor | None) -> tuple[Tensor, RuleState]:
+        """Apply the rule to a drive and state that were checked; see :meth:`forward`."""
+
     def forward(
         self, drive: Tensor, state: RuleState = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, RuleState]:
@@ -103,6 +108,21 @@ class Rule(nn.Module, ABC):
         Raises:
             InputError: a drive without steps or not (T, B, C), or a state of another size.
         """
+        self._check(drive, state)
+        size = _sequences_at_a_time(drive)
+        if size >= drive.shape[1]:
+            return self.run(drive, state, lengths)
+        blocks = [
+            self.run(
+                drive[:, first : first + size],
+                None if state is None else type(state)(*(s[first : first + size] for s in state)),
+                None if lengths is None else lengths[first : first + size],
+            )
+            for first in range(0, drive.shape[1], size)
+        ]
+        outputs, states = zip(*blocks, strict=True)
+        merged = (torch.cat(tensors) for tensors in zip(*states, strict=True))
+        return torch.cat(outputs, dim=1), self.state_type(*merged)
 
     def coefficient(self, name: str) -> float | Tensor:
         """Return a coefficient as it is now: a number if fixed, a 0-dim or (C,) tensor if learned.
@@ -182,10 +202,7 @@ class LinearRule(Rule):
     def next_state(self, velocity: Tensor, state: RuleState, steps: int | Tensor) -> RuleState:
         """Return the state after ``steps`` more steps, given the velocity (B, C) reached there."""
 
-    def forward(
-        self, drive: Tensor, state: RuleState = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, RuleState]:
-        self._check(drive, state)
+    def run(self, drive: Tensor, state: RuleState, lengths: Tensor | None) -> tuple[Tensor, RuleState]:
         decay = self.decay(drive.shape[0], state, drive.device)
         gain = self._coefficient_for_scan("step_size")
         velocity = linear_scan(decay, drive, None if state is None else state.velocity, gain)
@@ -207,6 +224,19 @@ class LinearRule(Rule):
         decay = self.decay(x.shape[0], state, x.device)
         p = linear_scan(decay, x, gain=self._coefficient_for_scan("step_size"))
         return p, None if state is None else cumulative_decay(decay, x.shape[0], x)
+
+
+def _sequences_at_a_time(drive: Tensor) -> int:
+    """Return how many sequences to treat together.
+
+    A rule makes some twenty tensors of the drive's size. On the CPU, ones above 32 MB are mapped
+    anew each time, and touching their pages costs more than the arithmetic: in blocks of sequences
+    below that, Adam's rule ran three times faster at (784, 128, 512).
+    """
+    if drive.device.type != "cpu":
+        return drive.shape[1]
+    sequence = drive.shape[0] * drive.shape[2] * max(4, drive.element_size())
+    return max(1, _BLOCK_BYTES // sequence)
 
 
 def last_step(sequence: Tensor, lengths: Tensor | None) -> Tensor:
