@@ -112,16 +112,16 @@ class Rule(nn.Module, ABC):
         size = _sequences_at_a_time(drive)
         if size >= drive.shape[1]:
             return self.run(drive, state, lengths)
-        blocks = [
-            self.run(
-                drive[:, first : first + size],
-                None if state is None else type(state)(*(s[first : first + size] for s in state)),
-                None if lengths is None else lengths[first : first + size],
-            )
-            for first in range(0, drive.shape[1], size)
-        ]
-        outputs, states = zip(*blocks, strict=True)
-        merged = (torch.cat(tensors) for tensors in zip(*states, strict=True))
+        parts = drive.split(size, dim=1)
+        states = [None] * len(parts)
+        if state is not None:
+            states = [
+                self.state_type(*fields) for fields in zip(*(s.split(size) for s in state), strict=True)
+            ]
+        spans = [None] * len(parts) if lengths is None else lengths.split(size)
+        blocks = [self.run(*block) for block in zip(parts, states, spans, strict=True)]
+        outputs, last = zip(*blocks, strict=True)
+        merged = (torch.cat(fields) for fields in zip(*last, strict=True))
         return torch.cat(outputs, dim=1), self.state_type(*merged)
 
     def coefficient(self, name: str) -> float | Tensor:

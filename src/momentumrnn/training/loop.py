@@ -69,6 +69,8 @@ def train(
     device = _choose_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
+    # Gradients that vanish over hundreds of steps end in denormal numbers, at many times the cost.
+    torch.set_flush_denormal(True)
     dataset = find_dataset(recipe.data.name)
     splits = dataset.load(data_folder(data), recipe.data.validation, recipe.training.seed)
     with run.opened(recipe, current_versions(device)), catch_interrupts() as interrupt:

@@ -1,0 +1,15 @@
+import pytest
+import torch
+
+# The tensors here are so small that a second thread costs more than it brings.
+torch.set_num_threads(1)
+
+
+def pytest_configure(config):
+    # torch's, for its own LSTM too.
+    config.addinivalue_line("filterwarnings", "ignore:LSTM with projections is not supported with oneDNN")
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_every_time():
+    torch.manual_seed(0)

@@ -1,0 +1,109 @@
+"""What a rule refuses, and what it says."""
+
+import math
+
+import pytest
+import torch
+
+from cases import CLASSES, NUMBERS, RULES, make_rule, random_memory, state_of
+from momentumrnn import rules
+from momentumrnn.errors import InputError
+
+
+def with_number(name, coefficient, value, **options):
+    return CLASSES[name](**(NUMBERS[name] | {coefficient: value}), **options)
+
+
+OUT_OF_RANGE = {
+    "momentum": [1.0, 1.5, -0.1, math.nan, math.inf],
+    "step_size": [0.0, -0.5, math.nan, math.inf],
+    "beta": [1.0, 2.0, -0.1, math.nan],
+    "eps": [0.0, -1e-8, math.nan],
+    "restart": [0, -3],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "coefficient", "value"),
+    [(n, c, v) for n in RULES for c in NUMBERS[n] for v in OUT_OF_RANGE[c]],
+)
+@pytest.mark.parametrize("learnable", [False, True, "channel"])
+def test_a_coefficient_out_of_its_range(name, coefficient, value, learnable):
+    with pytest.raises(ValueError, match=coefficient) as caught:
+        with_number(name, coefficient, value, learnable=learnable)
+    assert str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "coefficient"),
+    [("heavy_ball", "momentum"), ("adam", "momentum"), ("adam", "beta"), ("rmsprop", "beta")],
+)
+def test_zero_is_a_fixed_coefficient_but_cannot_be_learned(name, coefficient):
+    assert getattr(with_number(name, coefficient, 0.0), coefficient) == 0.0
+    for learnable in (True, "channel"):
+        with pytest.raises(ValueError, match=coefficient):
+            with_number(name, coefficient, 0.0, learnable=learnable)
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("value", ["0.6", None, [0.6], 0.6j])
+def test_a_coefficient_that_is_no_number(name, value):
+    for coefficient in NUMBERS[name]:
+        with pytest.raises(TypeError, match=coefficient):
+            with_number(name, coefficient, value)
+
+
+@pytest.mark.parametrize("value", [2.5, 2.0, True])
+def test_the_restart_period_is_an_integer(value):
+    with pytest.raises((TypeError, ValueError), match="restart"):
+        rules.ScheduledRestart(value, 0.6)
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(
+    ("option", "value"), [("velocity", "gates"), ("velocity", None), ("learnable", "layer")]
+)
+def test_an_unknown_option_names_the_known_ones(name, option, value):
+    with pytest.raises(ValueError, match=option) as caught:
+        CLASSES[name](**NUMBERS[name], **{option: value})
+    message = str(caught.value)
+    assert repr(value) in message
+    assert ("hidden" if option == "velocity" else "channel") in message
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_options_are_keyword_only(name):
+    with pytest.raises(TypeError):
+        CLASSES[name](*NUMBERS[name].values(), "hidden", True, 1e-8)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_required_coefficient_has_no_default(name):
+    with pytest.raises(TypeError, match="step_size"):
+        CLASSES[name](**{key: value for key, value in NUMBERS[name].items() if key != "step_size"})
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_learned_per_channel_must_be_bound_first(name):
+    with pytest.raises(RuntimeError, match="bind"):
+        make_rule(name, learnable="channel")(torch.randn(5, 2, 3))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_repr_shows_what_the_rule_was_given(name):
+    text = repr(make_rule(name, velocity="hidden", learnable=True))
+    assert CLASSES[name].__name__ in text
+    for coefficient, number in NUMBERS[name].items():
+        assert f"{coefficient}={number}" in text
+    assert "hidden" in text
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_drive_or_state_of_the_wrong_shape(name):
+    rule = make_rule(name)
+    with pytest.raises(InputError):
+        rule(torch.randn(5, 3, dtype=torch.float64))
+    with pytest.raises(InputError):
+        rule(torch.randn(0, 2, 3, dtype=torch.float64))
+    with pytest.raises(InputError):
+        rule(torch.randn(5, 2, 3, dtype=torch.float64), state_of(name, random_memory(4, 3)))
