@@ -1,5 +1,7 @@
 """The parallel scan y_t = decay_t y_{t-1} + gain x_t against its loop."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -103,7 +105,7 @@ def test_first_and_second_derivatives_by_finite_differences(kind, T):
     decay = make_decay(kind, T, B, C)
     if kind == "float":
         arguments = (x, initial, gain)
-        function = lambda x, initial, gain: linear_scan(0.9, x, initial, gain)  # noqa: E731
+        function = partial(linear_scan, 0.9)
     else:
         arguments = (decay.requires_grad_(), x, initial, gain)
         function = linear_scan

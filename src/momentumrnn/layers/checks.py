@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import warnings
 from typing import Any
 
@@ -57,7 +56,7 @@ def check_arguments(
 
 def check_probability(owner: str, name: str, value: Any) -> None:
     """Raise ``ValueError`` unless ``value`` is a probability."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Number) or not 0 <= value <= 1:  # type: ignore[operator]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{owner}: {name} should be a number in range [0, 1], got {value!r}")
 
 
