@@ -2,7 +2,7 @@
 
 Read the input as a gradient step on the hidden state and give that step the momentum that
 optimizers use. ``momentumrnn.LSTM``, ``GRU`` and ``RNN`` are drop-ins for those of ``torch.nn``, with
-a rule of :mod:`momentumrnn.rules` on their input.
+a rule of ``momentumrnn.rules`` on their input.
 
 Example:
     >>> import torch

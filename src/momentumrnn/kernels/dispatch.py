@@ -1,7 +1,7 @@
 """Who runs a recurrence, and why.
 
 A backend is a module of this folder with a ``name``; the recurrences ``rnn``, ``gru`` and ``lstm``
-with the signatures of :mod:`momentumrnn.kernels.reference`; ``refuses``, which says why it cannot
+with the signatures of ``momentumrnn.kernels.reference``; ``refuses``, which says why it cannot
 run a problem; and ``loses``, which says why another that can should be preferred. A new backend is
 a module added to ``BACKENDS``, before the ones it is faster than.
 """
@@ -75,7 +75,7 @@ def choose(problem: Problem) -> Any:
     """Return the backend that runs the problem.
 
     Raises:
-        BackendError: the backend asked for with :func:`backend` cannot run it.
+        BackendError: the backend asked for with ``backend`` cannot run it.
     """
     wanted = _wanted.get()
     if wanted == "auto":
@@ -125,7 +125,7 @@ def rnn(
     nonlinearity: str = "tanh",
     modrelu_bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Run the RNN on the chosen backend; see :func:`momentumrnn.kernels.reference.rnn`."""
+    """Run the RNN on the chosen backend; see ``momentumrnn.kernels.reference.rnn``."""
     cells: dict[str, Cell] = {"tanh": "rnn_tanh", "relu": "rnn_relu", "modrelu": "rnn_modrelu"}
     chosen = choose(Problem.of(cells[nonlinearity], inputs.weight is not None, weight_hh))
     result: tuple[Tensor, Tensor] = chosen.rnn(inputs, h_0, weight_hh, bias_hh, nonlinearity, modrelu_bias)
@@ -134,7 +134,7 @@ def rnn(
 
 @_outside_of_graphs
 def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Run the GRU on the chosen backend; see :func:`momentumrnn.kernels.reference.gru`."""
+    """Run the GRU on the chosen backend; see ``momentumrnn.kernels.reference.gru``."""
     chosen = choose(Problem.of("gru", inputs.weight is not None, weight_hh))
     result: tuple[Tensor, Tensor] = chosen.gru(inputs, h_0, weight_hh, bias_hh)
     return result
@@ -150,7 +150,7 @@ def lstm(
     weight_hr: Tensor | None = None,
     forget_gate: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the LSTM on the chosen backend; see :func:`momentumrnn.kernels.reference.lstm`."""
+    """Run the LSTM on the chosen backend; see ``momentumrnn.kernels.reference.lstm``."""
     cell: Cell = "lstm" if forget_gate else "lstm_without_forget_gate"
     chosen = choose(Problem.of(cell, inputs.weight is not None, weight_hh))
     result: tuple[Tensor, Tensor, Tensor] = chosen.lstm(

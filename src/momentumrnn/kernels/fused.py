@@ -46,14 +46,14 @@ def rnn(
     nonlinearity: str,
     modrelu_bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Run the RNN; arguments and result as in :func:`momentumrnn.kernels.reference.rnn`."""
+    """Run the RNN; arguments and result as in ``momentumrnn.kernels.reference.rnn``."""
     run = torch.rnn_tanh if nonlinearity == "tanh" else torch.rnn_relu
     output, h_n = run(*_arguments(inputs, h_0.unsqueeze(0), weight_hh, bias_hh))
     return output, h_n.squeeze(0)
 
 
 def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Run the GRU; arguments and result as in :func:`momentumrnn.kernels.reference.gru`."""
+    """Run the GRU; arguments and result as in ``momentumrnn.kernels.reference.gru``."""
     output, h_n = torch.gru(*_arguments(inputs, h_0.unsqueeze(0), weight_hh, bias_hh))
     return output, h_n.squeeze(0)
 
@@ -67,7 +67,7 @@ def lstm(
     weight_hr: Tensor | None,
     forget_gate: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the LSTM; arguments and result as in :func:`momentumrnn.kernels.reference.lstm`."""
+    """Run the LSTM; arguments and result as in ``momentumrnn.kernels.reference.lstm``."""
     state = (h_0.unsqueeze(0), c_0.unsqueeze(0))
     if not forget_gate:
         inputs, weight_hh, bias_hh = _with_open_forget_gate(inputs, weight_hh, bias_hh)

@@ -108,9 +108,9 @@ class _RecurrentCell(nn.Module, ABC):
 
 
 class RNNCell(_RecurrentCell):
-    r"""One step of :class:`momentumrnn.RNN`: h' = σ(U h + bias_hh + d), d = rule(W x + bias_ih), (9).
+    r"""One step of ``momentumrnn.RNN``: h' = σ(U h + bias_hh + d), d = rule(W x + bias_ih), (9).
 
-    With ``rule=None`` a drop-in for :class:`torch.nn.RNNCell`.
+    With ``rule=None`` a drop-in for ``torch.nn.RNNCell``.
 
     Args:
         input_size: d.
@@ -119,7 +119,7 @@ class RNNCell(_RecurrentCell):
         nonlinearity: ``"tanh"``, ``"relu"`` or ``"modrelu"``.
         device: where the parameters are made.
         dtype: what they are made of.
-        rule: one of :mod:`momentumrnn.rules`, or ``None``.
+        rule: one of ``momentumrnn.rules``, or ``None``.
 
     Inputs: input (B, d) or (d,); hx, ``None`` for zeros, or h (B, h) or (h,). With a rule hx is
     (h, m), m the rule's NamedTuple with tensors (B, C), or ``None`` for the start.
@@ -188,9 +188,9 @@ class RNNCell(_RecurrentCell):
 
 
 class GRUCell(_RecurrentCell):
-    r"""One step of :class:`momentumrnn.GRU`, with its equations.
+    r"""One step of ``momentumrnn.GRU``, with its equations.
 
-    With ``rule=None`` a drop-in for :class:`torch.nn.GRUCell`.
+    With ``rule=None`` a drop-in for ``torch.nn.GRUCell``.
 
     Args:
         input_size: d.
@@ -198,9 +198,9 @@ class GRUCell(_RecurrentCell):
         bias: whether there are ``bias_ih`` and ``bias_hh``.
         device: where the parameters are made.
         dtype: what they are made of.
-        rule: one of :mod:`momentumrnn.rules`, or ``None``.
+        rule: one of ``momentumrnn.rules``, or ``None``.
 
-    Inputs, outputs and errors are those of :class:`momentumrnn.RNNCell`.
+    Inputs, outputs and errors are those of ``momentumrnn.RNNCell``.
 
     Example:
         >>> import torch
@@ -234,9 +234,9 @@ class GRUCell(_RecurrentCell):
 
 
 class LSTMCell(_RecurrentCell):
-    r"""One step of :class:`momentumrnn.LSTM`, with its equations.
+    r"""One step of ``momentumrnn.LSTM``, with its equations.
 
-    With ``rule=None`` a drop-in for :class:`torch.nn.LSTMCell`.
+    With ``rule=None`` a drop-in for ``torch.nn.LSTMCell``.
 
     Args:
         input_size: d.
@@ -244,7 +244,7 @@ class LSTMCell(_RecurrentCell):
         bias: whether there are ``bias_ih`` and ``bias_hh``.
         device: where the parameters are made.
         dtype: what they are made of.
-        rule: one of :mod:`momentumrnn.rules`, or ``None``.
+        rule: one of ``momentumrnn.rules``, or ``None``.
         forget_gate: ``False`` for the original LSTM (2).
 
     Inputs: input (B, d) or (d,); hx, ``None`` for zeros, or (h, c), each (B, h) or (h,). With a rule

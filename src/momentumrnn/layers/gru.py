@@ -27,7 +27,7 @@ class GRU(RecurrentLayer):
         n_t = tanh(d_t^n + r_t ⊙ (U_n h_{t-1} + b_n))
         h_t = (1 - z_t) ⊙ n_t + z_t ⊙ h_{t-1}
 
-    where b is ``bias_hh``. A drop-in for :class:`torch.nn.GRU`: positional arguments, shapes,
+    where b is ``bias_hh``. A drop-in for ``torch.nn.GRU``: positional arguments, shapes,
     parameter names and, with ``rule=None``, results are its own. In hidden velocity (10), U d_t
     stands where W x_t + bias_ih would: outside the product with r_t.
 
@@ -41,12 +41,12 @@ class GRU(RecurrentLayer):
         bidirectional: whether a second direction runs over every sequence backwards.
         device: where the parameters are made.
         dtype: what they are made of.
-        rule: one of :mod:`momentumrnn.rules`, or ``None``; every layer and direction gets a copy.
+        rule: one of ``momentumrnn.rules``, or ``None``; every layer and direction gets a copy.
         carry_momentum: whether the rule's state is part of the layer's state.
 
-    Inputs, outputs and errors are those of :class:`momentumrnn.RNN`.
+    Inputs, outputs and errors are those of ``momentumrnn.RNN``.
 
-    Parameters:
+    Weights:
         - **weight_ih_l[k]**: W, (3h, d), gates in the order r, z, n; (h, d) in hidden velocity.
         - **weight_hh_l[k]**: U, (3h, h).
         - **bias_ih_l[k]**: of W's first size; the rule acts on it.

@@ -28,7 +28,7 @@ class LSTM(RecurrentLayer):
         g_t = tanh(d_t^g + U_g h_{t-1} + b_g)           o_t = sigmoid(d_t^o + U_o h_{t-1} + b_o)
         c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t                 h_t = o_t ⊙ tanh(c_t)
 
-    where b is ``bias_hh``. A drop-in for :class:`torch.nn.LSTM`: positional arguments, shapes,
+    where b is ``bias_hh``. A drop-in for ``torch.nn.LSTM``: positional arguments, shapes,
     parameter names and, with ``rule=None``, results are its own; ``load_state_dict`` takes its
     weights.
 
@@ -43,7 +43,7 @@ class LSTM(RecurrentLayer):
         proj_size: where above 0, h_t is projected to this many features, as in ``torch.nn.LSTM``.
         device: where the parameters are made.
         dtype: what they are made of.
-        rule: one of :mod:`momentumrnn.rules`, or ``None``; every layer and direction gets a copy.
+        rule: one of ``momentumrnn.rules``, or ``None``; every layer and direction gets a copy.
         carry_momentum: whether the rule's state is part of the layer's state.
         forget_gate: ``False`` for the original LSTM (2): gates i, g, o and c_t = c_{t-1} + i_t ⊙ g_t.
         weight_dropout: DropConnect on U: in training each call drops every entry with this
@@ -62,7 +62,7 @@ class LSTM(RecurrentLayer):
           NamedTuple, each tensor stacked over layers and directions like h_n. Given back with the
           next chunk of a sequence it makes the chunks equal the whole.
 
-    Parameters:
+    Weights:
         - **weight_ih_l[k]**: W, (G·h, d), gates in the order i, f, g, o; (h, d), or (proj_size, d),
           in hidden velocity.
         - **weight_hh_l[k]**: U, (G·h, proj_size or h).

@@ -17,15 +17,15 @@ __all__ = ["NAGLSTM", "SRLSTM", "AdamLSTM", "MomentumGRU", "MomentumLSTM", "Mome
 
 
 class MomentumRNN(RNN):
-    r"""An :class:`~momentumrnn.RNN` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
+    r"""An ``momentumrnn.RNN`` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
 
     Args:
-        *args: those of :class:`~momentumrnn.RNN`.
+        *args: those of ``momentumrnn.RNN``.
         momentum: μ in [0, 1).
         step_size: s > 0.
-        velocity: ``"gate"`` or ``"hidden"``, see :class:`~momentumrnn.rules.HeavyBall`.
+        velocity: ``"gate"`` or ``"hidden"``, see ``momentumrnn.rules.HeavyBall``.
         learnable: ``False``, ``True`` or ``"channel"``.
-        **kwargs: those of :class:`~momentumrnn.RNN`, but ``rule``.
+        **kwargs: those of ``momentumrnn.RNN``, but ``rule``.
 
     Example:
         >>> import torch
@@ -48,15 +48,15 @@ class MomentumRNN(RNN):
 
 
 class MomentumGRU(GRU):
-    r"""A :class:`~momentumrnn.GRU` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
+    r"""A ``momentumrnn.GRU`` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
 
     Args:
-        *args: those of :class:`~momentumrnn.GRU`.
+        *args: those of ``momentumrnn.GRU``.
         momentum: μ in [0, 1).
         step_size: s > 0.
-        velocity: ``"gate"`` or ``"hidden"``, see :class:`~momentumrnn.rules.HeavyBall`.
+        velocity: ``"gate"`` or ``"hidden"``, see ``momentumrnn.rules.HeavyBall``.
         learnable: ``False``, ``True`` or ``"channel"``.
-        **kwargs: those of :class:`~momentumrnn.GRU`, but ``rule``.
+        **kwargs: those of ``momentumrnn.GRU``, but ``rule``.
 
     Example:
         >>> import torch
@@ -79,15 +79,15 @@ class MomentumGRU(GRU):
 
 
 class MomentumLSTM(LSTM):
-    r"""An :class:`~momentumrnn.LSTM` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
+    r"""An ``momentumrnn.LSTM`` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
 
     Args:
-        *args: those of :class:`~momentumrnn.LSTM`.
+        *args: those of ``momentumrnn.LSTM``.
         momentum: μ in [0, 1).
         step_size: s > 0.
-        velocity: ``"gate"`` or ``"hidden"``, see :class:`~momentumrnn.rules.HeavyBall`.
+        velocity: ``"gate"`` or ``"hidden"``, see ``momentumrnn.rules.HeavyBall``.
         learnable: ``False``, ``True`` or ``"channel"``.
-        **kwargs: those of :class:`~momentumrnn.LSTM`, but ``rule``.
+        **kwargs: those of ``momentumrnn.LSTM``, but ``rule``.
 
     Example:
         >>> import torch
@@ -111,14 +111,14 @@ class MomentumLSTM(LSTM):
 
 
 class NAGLSTM(LSTM):
-    r"""An :class:`~momentumrnn.LSTM` with Nesterov momentum, §2.4: μ_k = k/(k + 3).
+    r"""An ``momentumrnn.LSTM`` with Nesterov momentum, §2.4: μ_k = k/(k + 3).
 
     Args:
-        *args: those of :class:`~momentumrnn.LSTM`.
+        *args: those of ``momentumrnn.LSTM``.
         step_size: s > 0.
-        velocity: ``"gate"`` or ``"hidden"``, see :class:`~momentumrnn.rules.Nesterov`.
+        velocity: ``"gate"`` or ``"hidden"``, see ``momentumrnn.rules.Nesterov``.
         learnable: ``False``, ``True`` or ``"channel"``.
-        **kwargs: those of :class:`~momentumrnn.LSTM`, but ``rule``.
+        **kwargs: those of ``momentumrnn.LSTM``, but ``rule``.
 
     Example:
         >>> import torch
@@ -140,15 +140,15 @@ class NAGLSTM(LSTM):
 
 
 class SRLSTM(LSTM):
-    r"""An :class:`~momentumrnn.LSTM` with Nesterov momentum restarted every F steps, §2.4.
+    r"""An ``momentumrnn.LSTM`` with Nesterov momentum restarted every F steps, §2.4.
 
     Args:
-        *args: those of :class:`~momentumrnn.LSTM`.
+        *args: those of ``momentumrnn.LSTM``.
         restart: F, at least 1.
         step_size: s > 0.
-        velocity: ``"gate"`` or ``"hidden"``, see :class:`~momentumrnn.rules.ScheduledRestart`.
+        velocity: ``"gate"`` or ``"hidden"``, see ``momentumrnn.rules.ScheduledRestart``.
         learnable: ``False``, ``True`` or ``"channel"``.
-        **kwargs: those of :class:`~momentumrnn.LSTM`, but ``rule``.
+        **kwargs: those of ``momentumrnn.LSTM``, but ``rule``.
 
     Example:
         >>> import torch
@@ -171,17 +171,17 @@ class SRLSTM(LSTM):
 
 
 class AdamLSTM(LSTM):
-    r"""An :class:`~momentumrnn.LSTM` with Adam's rule, (15).
+    r"""An ``momentumrnn.LSTM`` with Adam's rule, (15).
 
     Args:
-        *args: those of :class:`~momentumrnn.LSTM`.
+        *args: those of ``momentumrnn.LSTM``.
         momentum: μ in [0, 1).
         step_size: s > 0.
         beta: β in [0, 1).
         eps: ε > 0.
-        velocity: ``"gate"`` or ``"hidden"``, see :class:`~momentumrnn.rules.Adam`.
+        velocity: ``"gate"`` or ``"hidden"``, see ``momentumrnn.rules.Adam``.
         learnable: ``False``, ``True`` or ``"channel"``.
-        **kwargs: those of :class:`~momentumrnn.LSTM`, but ``rule``.
+        **kwargs: those of ``momentumrnn.LSTM``, but ``rule``.
 
     Example:
         >>> import torch
@@ -207,16 +207,16 @@ class AdamLSTM(LSTM):
 
 
 class RMSPropLSTM(LSTM):
-    r"""An :class:`~momentumrnn.LSTM` with RMSProp's rule, §2.4: Adam's with μ = 0.
+    r"""An ``momentumrnn.LSTM`` with RMSProp's rule, §2.4: Adam's with μ = 0.
 
     Args:
-        *args: those of :class:`~momentumrnn.LSTM`.
+        *args: those of ``momentumrnn.LSTM``.
         step_size: s > 0.
         beta: β in [0, 1).
         eps: ε > 0.
-        velocity: ``"gate"`` or ``"hidden"``, see :class:`~momentumrnn.rules.RMSProp`.
+        velocity: ``"gate"`` or ``"hidden"``, see ``momentumrnn.rules.RMSProp``.
         learnable: ``False``, ``True`` or ``"channel"``.
-        **kwargs: those of :class:`~momentumrnn.LSTM`, but ``rule``.
+        **kwargs: those of ``momentumrnn.LSTM``, but ``rule``.
 
     Example:
         >>> import torch

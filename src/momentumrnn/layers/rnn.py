@@ -28,7 +28,7 @@ class RNN(RecurrentLayer):
         d_t = rule(a_0 … a_t)
         h_t = σ(U h_{t-1} + bias_hh + d_t)
 
-    A drop-in for :class:`torch.nn.RNN`: positional arguments, shapes, parameter names and, with
+    A drop-in for ``torch.nn.RNN``: positional arguments, shapes, parameter names and, with
     ``rule=None``, results are its own.
 
     Args:
@@ -43,7 +43,7 @@ class RNN(RecurrentLayer):
         bidirectional: whether a second direction runs over every sequence backwards.
         device: where the parameters are made.
         dtype: what they are made of.
-        rule: one of :mod:`momentumrnn.rules`, or ``None``; every layer and direction gets a copy.
+        rule: one of ``momentumrnn.rules``, or ``None``; every layer and direction gets a copy.
         carry_momentum: whether the rule's state is part of the layer's state.
 
     Inputs: input, hx
@@ -57,7 +57,7 @@ class RNN(RecurrentLayer):
         - **h_n**: as h_0. With ``carry_momentum``, (h_n, m_n): m_n is the rule's NamedTuple, each
           tensor stacked over layers and directions like h_n.
 
-    Parameters:
+    Weights:
         - **weight_ih_l[k]**: W, (h, d), or (h, directions · h) above the first layer.
         - **weight_hh_l[k]**: U, (h, h).
         - **bias_ih_l[k]**, **bias_hh_l[k]**: (h,). The rule acts on ``bias_ih``, not on ``bias_hh``.

@@ -35,7 +35,7 @@ def print_table(summary: pd.DataFrame, console: Console, title: str | None = Non
     """Print a summary.
 
     Args:
-        summary: From :func:`momentumrnn.results.summarise`.
+        summary: From ``momentumrnn.results.summarise``.
         console: The terminal.
         title: Above the table.
     """
@@ -53,7 +53,7 @@ def to_markdown(summary: pd.DataFrame, title: str | None = None) -> str:
     """A summary as Markdown.
 
     Args:
-        summary: From :func:`momentumrnn.results.summarise`.
+        summary: From ``momentumrnn.results.summarise``.
         title: Above the table.
     """
     lines = [f"# {title}", ""] if title else []

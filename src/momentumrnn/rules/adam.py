@@ -74,7 +74,7 @@ class Adam(_RootMeanSquare):
         step_size: s > 0.
         beta: β in [0, 1); in (0, 1) where learned.
         eps: ε > 0.
-        velocity: ``"gate"`` or ``"hidden"``, as in :class:`~momentumrnn.rules.HeavyBall`.
+        velocity: ``"gate"`` or ``"hidden"``, as in ``momentumrnn.rules.HeavyBall``.
         learnable: ``False``; ``True``, one learned μ, s and β; ``"channel"``, one for each channel.
 
     Raises:
@@ -82,7 +82,7 @@ class Adam(_RootMeanSquare):
         TypeError: a coefficient that is not a number.
 
     Shape:
-        drive and gate input (T, B, C), any floating dtype; state :class:`AdamState`.
+        drive and gate input (T, B, C), any floating dtype; state ``AdamState``.
 
     Example:
         >>> import torch
@@ -128,7 +128,7 @@ class Adam(_RootMeanSquare):
 
 
 class RMSProp(_RootMeanSquare):
-    r"""RMSProp as a momentum rule, the paper's §2.4: :class:`Adam` with μ = 0.
+    r"""RMSProp as a momentum rule, the paper's §2.4: ``Adam`` with μ = 0.
 
         m_t = β m_{t-1} + (1 - β) a_t²,        d_t = s a_t / √(m_t + ε²)
 
@@ -136,7 +136,7 @@ class RMSProp(_RootMeanSquare):
         step_size: s > 0.
         beta: β in [0, 1); in (0, 1) where learned.
         eps: ε > 0.
-        velocity: ``"gate"`` or ``"hidden"``, as in :class:`~momentumrnn.rules.HeavyBall`.
+        velocity: ``"gate"`` or ``"hidden"``, as in ``momentumrnn.rules.HeavyBall``.
         learnable: ``False``; ``True``, one learned s and β; ``"channel"``, one for each channel.
 
     Raises:
@@ -144,7 +144,7 @@ class RMSProp(_RootMeanSquare):
         TypeError: a coefficient that is not a number.
 
     Shape:
-        drive and gate input (T, B, C), any floating dtype; state :class:`RMSPropState`.
+        drive and gate input (T, B, C), any floating dtype; state ``RMSPropState``.
 
     Example:
         >>> import torch

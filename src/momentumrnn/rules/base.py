@@ -31,7 +31,7 @@ class Rule(nn.Module, ABC):
     NamedTuple of tensors with the batch first, ``None`` for the start. A sequence run in chunks
     equals the sequence run whole.
 
-    A rule given to a layer is a template. The layer makes its own copies with :meth:`bind`, one for
+    A rule given to a layer is a template. The layer makes its own copies with ``bind``, one for
     each stacked layer and direction.
 
     Attributes:
@@ -90,7 +90,7 @@ class Rule(nn.Module, ABC):
 
     @abstractmethod
     def run(self, drive: Tensor, state: RuleState, lengths: Tensor | None) -> tuple[Tensor, RuleState]:
-        """Apply the rule to a drive and state that were checked; see :meth:`forward`."""
+        """Apply the rule to a drive and state that were checked; see ``forward``."""
 
     def forward(
         self, drive: Tensor, state: RuleState = None, lengths: Tensor | None = None
@@ -196,7 +196,7 @@ class LinearRule(Rule):
 
     @abstractmethod
     def decay(self, steps: int, state: RuleState, device: torch.device) -> float | Tensor:
-        """Return μ for the next ``steps`` steps, in a form that :func:`linear_scan` takes."""
+        """Return μ for the next ``steps`` steps, in a form that ``linear_scan`` takes."""
 
     @abstractmethod
     def next_state(self, velocity: Tensor, state: RuleState, steps: int | Tensor) -> RuleState:

@@ -36,7 +36,7 @@ class HeavyBall(LinearRule):
         TypeError: a coefficient that is not a number.
 
     Shape:
-        drive and gate input (T, B, C), any floating dtype; state :class:`HeavyBallState`.
+        drive and gate input (T, B, C), any floating dtype; state ``HeavyBallState``.
 
     Example:
         >>> import torch

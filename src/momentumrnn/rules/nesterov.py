@@ -35,7 +35,7 @@ class Nesterov(LinearRule):
 
     Args:
         step_size: s > 0.
-        velocity: ``"gate"`` or ``"hidden"``, as in :class:`~momentumrnn.rules.HeavyBall`.
+        velocity: ``"gate"`` or ``"hidden"``, as in ``momentumrnn.rules.HeavyBall``.
         learnable: ``False``; ``True``, one learned s; ``"channel"``, one for each channel.
 
     Raises:
@@ -43,7 +43,7 @@ class Nesterov(LinearRule):
         TypeError: a coefficient that is not a number.
 
     Shape:
-        drive and gate input (T, B, C), any floating dtype; state :class:`NesterovState`.
+        drive and gate input (T, B, C), any floating dtype; state ``NesterovState``.
 
     Example:
         >>> import torch
@@ -100,7 +100,7 @@ class ScheduledRestart(Nesterov):
     Args:
         restart: F, an integer of at least 1.
         step_size: s > 0.
-        velocity: ``"gate"`` or ``"hidden"``, as in :class:`~momentumrnn.rules.HeavyBall`.
+        velocity: ``"gate"`` or ``"hidden"``, as in ``momentumrnn.rules.HeavyBall``.
         learnable: ``False``; ``True``, one learned s; ``"channel"``, one for each channel.
 
     Raises:
@@ -108,7 +108,7 @@ class ScheduledRestart(Nesterov):
         TypeError: a coefficient that is not a number, or a ``restart`` that is not an integer.
 
     Shape:
-        drive and gate input (T, B, C), any floating dtype; state :class:`NesterovState`.
+        drive and gate input (T, B, C), any floating dtype; state ``NesterovState``.
 
     Example:
         >>> import torch

@@ -57,9 +57,9 @@ def linear_scan(
 def linear_scan_loop(
     decay: float | Tensor, x: Tensor, initial: Tensor | None = None, gain: float | Tensor = 1.0
 ) -> Tensor:
-    """Run the same recurrence as :func:`linear_scan` one step at a time: its oracle.
+    """Run the same recurrence as ``linear_scan`` one step at a time: its oracle.
 
-    Arguments and result are those of :func:`linear_scan`; the dtype is that of ``x`` throughout.
+    Arguments and result are those of ``linear_scan``; the dtype is that of ``x`` throughout.
 
     Example:
         >>> import torch
@@ -82,7 +82,7 @@ def cumulative_decay(decay: float | Tensor, steps: int, like: Tensor) -> Tensor:
     """Return what is left of an initial value after each step: the products of the decays so far.
 
     Args:
-        decay: as in :func:`linear_scan`.
+        decay: as in ``linear_scan``.
         steps: T.
         like: a tensor with the wanted device; the dtype is its own, float32 at least.
 

@@ -46,7 +46,7 @@ def train(
     Args:
         recipe: What to run.
         folder: The run folder, made where it does not exist.
-        data: The data folder; see :func:`momentumrnn.data.data_folder`.
+        data: The data folder; see ``momentumrnn.data.data_folder``.
         device: ``cpu``, ``cuda``, or ``auto`` for the GPU where there is one.
         threads: How many CPU threads torch uses; its own choice where absent.
         progress: Who is told how it goes.
