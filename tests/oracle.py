@@ -10,7 +10,7 @@ nothing in here is fast. Autograd differentiates it, so it gives gradients as we
 With the velocity in hidden space the rule acts on Ŵ x_t + b̂ in R^h, and U d_t enters the gates.
 """
 
-# ruff: noqa: F722 — shapes in the annotations, as jaxtyping writes them
+# ruff: noqa: F722 — jaxtyping writes shapes as strings, which ruff takes for undefined names
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from momentumrnn.results.summary import RunRecord, group_runs
 
@@ -41,6 +42,7 @@ def convergence_figure(runs: Sequence[RunRecord], title: str) -> Figure:
             low, high = mean - spread, np.minimum(mean + spread, 100)
             axes.fill_between(epochs, low, high, color=colour, alpha=0.13, linewidth=0)
     axes.set_xlabel("epoch", fontsize=12)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(f"{'validation' if held_out else 'test'} accuracy, %", fontsize=12)
     axes.set_ylim(0, 101)
     axes.set_xlim(left=1)
