@@ -1,6 +1,7 @@
 """Who runs a recurrence: the ``backend`` block, the choice without one, and what ``explain`` says."""
 
 import asyncio
+import dataclasses
 import threading
 
 import pytest
@@ -11,8 +12,13 @@ import momentumrnn
 from cases import CELLS, FUSED_CELLS, LINEAR_RULES, RULES, VELOCITIES, make_layer
 from momentumrnn import backend, explain
 from momentumrnn.errors import BackendError, InputError
+from momentumrnn.kernels import cpu, reference
+from momentumrnn.kernels.extension import extension
+from momentumrnn.kernels.problem import Problem
 
-BACKENDS = ["reference", "torch"]
+BACKENDS = ["cpu", "torch", "reference"]
+BUILT = extension() is not None
+FASTEST = "cpu" if BUILT else "torch"
 
 
 def runs(layer=None):
@@ -134,18 +140,16 @@ def test_a_backend_that_cannot_run_says_why_and_never_falls_back(rule):
 @pytest.mark.parametrize("learnable", [False, True])
 @pytest.mark.parametrize("rule", ["none", *LINEAR_RULES])
 @pytest.mark.parametrize("cell", FUSED_CELLS)
-def test_a_linear_rule_runs_on_torchs_own_kernels(cell, rule, learnable):
+def test_a_linear_rule_runs_on_the_fastest(cell, rule, learnable):
     layer = make_layer(cell, rule, learnable=learnable, num_layers=2, bidirectional=True)
     x = torch.randn(4, 2, 3, dtype=torch.float64)
-    assert chosen(layer, x) == ["torch"] * 4
-    assert (
-        chosen(layer, pack_sequence([torch.randn(n, 3, dtype=torch.float64) for n in (4, 2)]))
-        == ["torch"] * 4
-    )
-    with backend("reference"):
-        assert chosen(layer, x) == ["reference"] * 4
-    with backend("torch"):
-        assert chosen(layer, x) == ["torch"] * 4
+    fastest = "torch" if cell == "lstm_projected" else FASTEST
+    assert chosen(layer, x) == [fastest] * 4
+    packed = pack_sequence([torch.randn(n, 3, dtype=torch.float64) for n in (4, 2)])
+    assert chosen(layer, packed) == [fastest] * 4
+    for name in ("torch", "reference"):
+        with backend(name):
+            assert chosen(layer, x) == [name] * 4
 
 
 @pytest.mark.parametrize("rule", ["none", *RULES])
@@ -166,22 +170,26 @@ def test_explain_names_a_backend_for_each_place_and_reasons_against_the_rest(cel
         assert type(layer.rule).__name__ in text
 
 
-def fused_calls(layer, x, monkeypatch):
-    """How often torch's own recurrences are called while the layer runs."""
-    count = 0
-    for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
-        original = getattr(torch, name)
+def calls(layer, x, monkeypatch):
+    """How often each backend's recurrences are called while the layer runs."""
+    counts = dict.fromkeys(BACKENDS, 0)
 
-        def counted(*args, original=original):
-            nonlocal count
-            count += 1
+    def count(owner, function, name):
+        original = getattr(owner, function)
+
+        def counted(*args):
+            counts[name] += 1
             return original(*args)
 
-        monkeypatch.setattr(torch, name, counted)
-        monkeypatch.setattr(torch._VF, name, counted, raising=False)
+        monkeypatch.setattr(owner, function, counted)
+
+    for function in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+        count(torch, function, "torch")
+    count(cpu, "recurrence", "cpu")
+    count(reference, "_run", "reference")
     layer(x)
     monkeypatch.undo()
-    return count
+    return counts
 
 
 @pytest.mark.parametrize("velocity", VELOCITIES)
@@ -192,9 +200,26 @@ def test_explain_tells_the_truth(cell, rule, velocity, monkeypatch):
         return
     layer = make_layer(cell, rule, velocity, num_layers=2)
     x = torch.randn(4, 2, 3, dtype=torch.float64)
-    for name in ("auto", "reference"):
-        with backend(name):
-            assert fused_calls(layer, x, monkeypatch) == chosen(layer, x).count("torch")
+    for asked in ("auto", "reference"):
+        with backend(asked):
+            names = chosen(layer, x)
+            assert calls(layer, x, monkeypatch) == {name: names.count(name) for name in BACKENDS}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"device": torch.device("cuda")}, "CPU"),
+        ({"dtype": torch.bfloat16}, "bfloat16"),
+        ({"autocast": True}, "autocast"),
+        ({"projected": True}, "projection"),
+        ({"transformed": True}, "vmap"),
+    ],
+)
+def test_the_kernels_refuse_what_they_cannot(change, reason):
+    able = Problem("lstm", True, torch.device("cpu"), torch.float32)
+    assert (cpu.refuses(able) is None) == BUILT
+    assert reason in cpu.refuses(dataclasses.replace(able, **change))
 
 
 def test_explain_computes_nothing_and_changes_nothing():

@@ -68,6 +68,53 @@ def compare_digits(
     compare("digits", seeds, assignments, out=out, device=device, threads=threads)
 
 
+def bench(
+    *,
+    shapes: Annotated[str | None, tyro.conf.arg(metavar="TxBxdxh,…")] = None,
+    models: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = (),
+    repeats: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    quick: bool = False,
+    sweep: bool = False,
+    reference: bool = False,
+    memory: bool = True,
+    isa: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+    threads: Threads = None,
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("bench"),
+) -> None:
+    """Measure speed and memory beside torch.nn.
+
+    Args:
+        shapes: Time steps, sequences, features and hidden units, such as 784x128x1x128,64x64x1x128.
+        models: Such as MomentumLSTM SRLSTM GRU reference-loop torchrecurrent; the usual ones where absent.
+        repeats: How many turns each takes; 11 where absent, 3 with --quick.
+        quick: Small shapes, few turns and no memory, to see in seconds that it works.
+        sweep: Measure along T, B and h instead.
+        reference: Time Python loops over time at long shapes, too.
+        memory: Measure peak memory, each model in a process of its own.
+        isa: Hold the C++ kernels to an instruction set, such as avx2.
+        device: Where to run.
+        threads: How many CPU threads to use.
+        out: Where tables and plots go.
+    """
+    from momentumrnn.cli.bench import bench as measure
+    from momentumrnn.cli.benchmarking.options import check_options
+
+    options = check_options(
+        shapes=shapes,
+        models=models,
+        repeats=repeats,
+        quick=quick,
+        sweep=sweep,
+        reference=reference,
+        memory=memory,
+        isa=isa,
+        device=device,
+        threads=threads,
+    )
+    measure(options, out)
+
+
 def data_list(*, data_folder: DataFolder = None) -> None:
     """Say which datasets there are, and which of them are here.
 
@@ -124,9 +171,10 @@ def run_command(words: Sequence[str]) -> None:
     data.command(name="check")(data_check)
     app.command(name="train")(train)
     app.command(compare, name="compare", help="Train several models alike, and compare them.")
+    app.command(name="bench")(bench)
     app.command(data, name="data", help="List, fetch and check datasets.")
     app.cli(
         prog="momentumrnn",
-        description="Recurrent networks with momentum: train, compare, fetch data.",
+        description="Recurrent networks with momentum: train, compare, measure, fetch data.",
         args=list(words),
     )

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from momentumrnn import errors
+from momentumrnn.cli.benchmarking.errors import BenchmarkError
 
 EXPECTED = (
     errors.BackendError,
@@ -13,6 +14,7 @@ EXPECTED = (
     errors.DivergedError,
     errors.InputError,
     errors.RecipeError,
+    BenchmarkError,
 )
 FAILED, INTERRUPTED = 2, 130
 # What the extra [experiments] brings, by the names it is imported under.

@@ -1,7 +1,21 @@
 """The recurrences, given what enters the gates: one signature each, the same in every backend."""
 
-from momentumrnn.kernels.dispatch import backend, choose, gru, lstm, reasons, rnn
+from momentumrnn.kernels.adaptive import adaptive_rule
+from momentumrnn.kernels.dispatch import backend, choose, gru, lstm, reasons, rnn, runs_rules
 from momentumrnn.kernels.gate_input import GateInput
+from momentumrnn.kernels.linear import linear_filter
 from momentumrnn.kernels.problem import Problem
 
-__all__ = ["GateInput", "Problem", "backend", "choose", "gru", "lstm", "reasons", "rnn"]
+__all__ = [
+    "GateInput",
+    "Problem",
+    "adaptive_rule",
+    "backend",
+    "choose",
+    "gru",
+    "linear_filter",
+    "lstm",
+    "reasons",
+    "rnn",
+    "runs_rules",
+]

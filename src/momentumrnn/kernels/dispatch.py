@@ -2,8 +2,9 @@
 
 A backend is a module of this folder with a ``name``; the recurrences ``rnn``, ``gru`` and ``lstm``
 with the signatures of ``momentumrnn.kernels.reference``; ``refuses``, which says why it cannot
-run a problem; and ``loses``, which says why another that can should be preferred. A new backend is
-a module added to ``BACKENDS``, before the ones it is faster than.
+run a problem; ``loses``, which says why another that can should be preferred; and ``traceable``, whether
+torch.compile may look inside. A new backend is a module added to ``BACKENDS``, before the ones it is
+faster than.
 """
 
 from __future__ import annotations
@@ -12,26 +13,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from momentumrnn.errors import BackendError
-from momentumrnn.kernels import fused, reference
+from momentumrnn.kernels import cpu, fused, reference
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.problem import Cell, Problem
+from momentumrnn.kernels.tracing import constant
 
-P = ParamSpec("P")
-R = TypeVar("R")
+__all__ = ["BACKENDS", "backend", "choose", "gru", "lstm", "reasons", "rnn", "runs_rules"]
 
-__all__ = ["BACKENDS", "backend", "choose", "gru", "lstm", "reasons", "rnn"]
-
-BACKENDS: tuple[Any, ...] = (fused, reference)
+BACKENDS: tuple[Any, ...] = (cpu, fused, reference)
 
 _wanted: ContextVar[str] = ContextVar("momentumrnn_backend", default="auto")
+# The same for the whole process: what torch.compile, which cannot see into the other, makes its graphs
+# depend on.
+_entered = "auto"
+
+
+@constant
+def _asked_for(entered: str) -> str:
+    return _wanted.get()
 
 
 @contextmanager
@@ -40,8 +46,8 @@ def backend(name: str) -> Iterator[None]:
 
     Args:
         name: ``"reference"``, a plain loop for any dtype and device, differentiable any number of
-            times; ``"torch"``, torch's fused recurrences; or ``"auto"``, the fastest that can run,
-            which is what happens outside any block.
+            times; ``"cpu"``, the C++ kernels; ``"torch"``, torch's fused recurrences; or ``"auto"``, the
+            fastest that can run, which is what happens outside any block.
 
     The choice holds for the current thread (or asynchronous task) and is undone at the block's end.
 
@@ -50,7 +56,6 @@ def backend(name: str) -> Iterator[None]:
             run it.
 
     Example:
-        >>> import torch
         >>> import torch
         >>> import momentumrnn
         >>> layer = momentumrnn.MomentumLSTM(3, 5)
@@ -64,11 +69,14 @@ def backend(name: str) -> Iterator[None]:
         near = get_close_matches(str(name), names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise BackendError(f"expected a backend among {', '.join(names)}, got {name!r}{hint}")
-    token = _wanted.set(name)
+    global _entered
+    token, before = _wanted.set(name), _entered
+    _entered = name
     try:
         yield
     finally:
         _wanted.reset(token)
+        _entered = before
 
 
 def choose(problem: Problem) -> Any:
@@ -77,7 +85,7 @@ def choose(problem: Problem) -> Any:
     Raises:
         BackendError: the backend asked for with ``backend`` cannot run it.
     """
-    wanted = _wanted.get()
+    wanted = _asked_for(_entered)
     if wanted == "auto":
         able = [candidate for candidate in BACKENDS if candidate.refuses(problem) is None]
         return next((candidate for candidate in able if candidate.loses(problem) is None), able[-1])
@@ -92,7 +100,8 @@ def choose(problem: Problem) -> Any:
 def reasons(problem: Problem) -> list[tuple[str, str]]:
     """Return each backend that would not run the problem, with the reason, fastest first."""
     chosen = choose(problem)
-    asked = f'backend("{_wanted.get()}") was asked for'
+    wanted = _asked_for(_entered)
+    asked = f"{chosen.name} is faster" if wanted == "auto" else f'backend("{wanted}") was asked for'
     return [
         (candidate.name, candidate.refuses(problem) or candidate.loses(problem) or asked)
         for candidate in BACKENDS
@@ -100,23 +109,23 @@ def reasons(problem: Problem) -> list[tuple[str, str]]:
     ]
 
 
-def _outside_of_graphs(run: Callable[P, R]) -> Callable[P, R]:
-    """Have torch.compile break its graph around ``run``, as it does around ``torch.nn.LSTM``.
+def runs_rules(weight: Tensor) -> bool:
+    """Whether a rule runs in C++ too: as a layer does on the backends ``"auto"`` and ``"cpu"``."""
+    if _asked_for(_entered) not in ("auto", cpu.name):
+        return False
+    return cpu.refuses(Problem.of("rnn_tanh", False, weight)) is None
 
-    It cannot trace torch's recurrent operators, and would unroll a loop over time.
-    """
+
+def _run(chosen: Any, recurrence: str, *args: Any) -> Any:
+    """Call a recurrence of the chosen backend; ``torch.compile`` breaks its graph around some backends."""
+    run: Callable[..., Any] = getattr(chosen, recurrence)
     # What torch.compiler.disable applies; but that imports the whole compiler, and so would a call of
     # this where nothing is being compiled.
-    disabled: Callable[P, R] = _disable_dynamo(run)
-
-    @wraps(run)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return (disabled if torch.compiler.is_dynamo_compiling() else run)(*args, **kwargs)
-
-    return call
+    if torch.compiler.is_dynamo_compiling() and not chosen.traceable:
+        return _disable_dynamo(run)(*args)
+    return run(*args)
 
 
-@_outside_of_graphs
 def rnn(
     inputs: GateInput,
     h_0: Tensor,
@@ -128,19 +137,19 @@ def rnn(
     """Run the RNN on the chosen backend; see ``momentumrnn.kernels.reference.rnn``."""
     cells: dict[str, Cell] = {"tanh": "rnn_tanh", "relu": "rnn_relu", "modrelu": "rnn_modrelu"}
     chosen = choose(Problem.of(cells[nonlinearity], inputs.weight is not None, weight_hh))
-    result: tuple[Tensor, Tensor] = chosen.rnn(inputs, h_0, weight_hh, bias_hh, nonlinearity, modrelu_bias)
+    result: tuple[Tensor, Tensor] = _run(
+        chosen, "rnn", inputs, h_0, weight_hh, bias_hh, nonlinearity, modrelu_bias
+    )
     return result
 
 
-@_outside_of_graphs
 def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> tuple[Tensor, Tensor]:
     """Run the GRU on the chosen backend; see ``momentumrnn.kernels.reference.gru``."""
     chosen = choose(Problem.of("gru", inputs.weight is not None, weight_hh))
-    result: tuple[Tensor, Tensor] = chosen.gru(inputs, h_0, weight_hh, bias_hh)
+    result: tuple[Tensor, Tensor] = _run(chosen, "gru", inputs, h_0, weight_hh, bias_hh)
     return result
 
 
-@_outside_of_graphs
 def lstm(
     inputs: GateInput,
     h_0: Tensor,
@@ -152,8 +161,8 @@ def lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the LSTM on the chosen backend; see ``momentumrnn.kernels.reference.lstm``."""
     cell: Cell = "lstm" if forget_gate else "lstm_without_forget_gate"
-    chosen = choose(Problem.of(cell, inputs.weight is not None, weight_hh))
-    result: tuple[Tensor, Tensor, Tensor] = chosen.lstm(
-        inputs, h_0, c_0, weight_hh, bias_hh, weight_hr, forget_gate
+    chosen = choose(Problem.of(cell, inputs.weight is not None, weight_hh, weight_hr is not None))
+    result: tuple[Tensor, Tensor, Tensor] = _run(
+        chosen, "lstm", inputs, h_0, c_0, weight_hh, bias_hh, weight_hr, forget_gate
     )
     return result

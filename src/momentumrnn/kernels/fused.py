@@ -13,9 +13,11 @@ from torch import Tensor
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.problem import Problem
 
-__all__ = ["gru", "loses", "lstm", "name", "refuses", "rnn"]
+__all__ = ["gru", "loses", "lstm", "name", "refuses", "rnn", "traceable"]
 
 name = "torch"
+# torch.compile cannot trace torch's recurrent operators.
+traceable = False
 
 # σ of this is 1 to the last bit in float64, and its derivative too small to reach any weight.
 _OPEN_GATE = 100.0

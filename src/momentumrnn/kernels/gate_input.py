@@ -47,6 +47,10 @@ class GateInput:
             initial = initial[self.packed.sequence]
         return d + (self.fade * initial).to(d.dtype)
 
+    def factors_if_any(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return features, weight and bias as ``factors`` does, or ready gate inputs and no weight."""
+        return (self.multiplied(), None, None) if self._is_product() else self.factors()
+
     def factors(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return features, weight and bias whose product is d, whatever had to be added to them.
 
@@ -54,17 +58,23 @@ class GateInput:
         and zero in the others, with the velocities as their weights. Ready gate inputs get an
         identity matrix.
         """
-        if self.weight is None:
+        if self.weight is None or self._is_product():
             d = self.multiplied()
             return d, torch.eye(d.shape[-1], dtype=d.dtype, device=d.device), None
         if self.initial is None or self.fade is None:
             return self.features, self.weight, self.bias
         batch = self.initial.shape[0]
-        if self.fade.shape[-1] > 1 or batch > self.initial.shape[1]:
-            return GateInput(self.multiplied(), packed=self.packed).factors()
         own = torch.eye(batch, dtype=self.features.dtype, device=self.features.device)
         if self.packed is not None:
             own = own[self.packed.sequence]
         columns = (self.fade * own).to(self.features.dtype)
         features = torch.cat([self.features, columns], dim=-1)
         return features, torch.cat([self.weight, self.initial.t().to(self.weight.dtype)], dim=1), self.bias
+
+    def _is_product(self) -> bool:
+        """Whether there is nothing to factor, or the factors would be larger than their product."""
+        if self.weight is None:
+            return True
+        if self.initial is None or self.fade is None:
+            return False
+        return self.fade.shape[-1] > 1 or self.initial.shape[0] > self.initial.shape[1]

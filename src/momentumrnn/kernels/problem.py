@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Cell", "Problem"]
+__all__ = ["Cell", "Problem", "transforms"]
 
 Cell = Literal["rnn_tanh", "rnn_relu", "rnn_modrelu", "gru", "lstm", "lstm_without_forget_gate"]
 
@@ -23,25 +23,38 @@ class Problem:
             ready made (adaptive rules).
         device: where the tensors are.
         dtype: of the tensors.
-        transformed: whether the call runs inside ``torch.func.vmap`` or a forward-mode derivative,
-            for which torch's fused recurrences have no rule.
+        autocast: whether ``torch.autocast`` is on for the device.
+        projected: whether the hidden state is projected after each step (``proj_size``).
+        transformed: whether the call runs inside ``torch.func.vmap``, a forward-mode derivative or
+            several transforms, for which fused recurrences have no rule.
     """
 
     cell: Cell
     factored: bool
     device: torch.device
     dtype: torch.dtype
+    autocast: bool = False
+    projected: bool = False
     transformed: bool = False
 
     @classmethod
-    def of(cls, cell: Cell, factored: bool, weight_hh: Tensor) -> Problem:
+    def of(cls, cell: Cell, factored: bool, weight_hh: Tensor, projected: bool = False) -> Problem:
         """Describe the recurrence that is about to run."""
-        return cls(cell, factored, weight_hh.device, weight_hh.dtype, _inside_transform())
+        device = weight_hh.device
+        kind = device.type
+        autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        return cls(cell, factored, device, weight_hh.dtype, autocast, projected, _inside_transform())
+
+
+def transforms() -> list[object]:
+    """Return the transforms of ``torch.func`` that the call runs inside, outermost first."""
+    # torch has no public question for this; nothing but the choice of a backend hangs on it.
+    if torch.compiler.is_compiling():
+        return []
+    return [level.key() for level in torch._C._functorch.get_interpreter_stack() or ()]
 
 
 def _inside_transform() -> bool:
-    # torch has no public question for this; nothing but the choice of a backend hangs on it.
-    if torch.compiler.is_compiling():
-        return False
-    stack = torch._C._functorch.get_interpreter_stack() or ()
-    return any(level.key() != torch._C._functorch.TransformType.Grad for level in stack)
+    # One derivative a fused recurrence has, of which a second would have to be taken inside another.
+    inside = transforms()
+    return len(inside) > 1 or any(key != torch._C._functorch.TransformType.Grad for key in inside)

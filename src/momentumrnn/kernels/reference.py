@@ -14,9 +14,11 @@ from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.packed import PackedRows
 from momentumrnn.kernels.problem import Problem
 
-__all__ = ["gru", "loses", "lstm", "modrelu", "name", "refuses", "rnn"]
+__all__ = ["gru", "loses", "lstm", "modrelu", "name", "refuses", "rnn", "traceable"]
 
 name = "reference"
+# Its loop would be unrolled over all time steps.
+traceable = False
 
 States = tuple[Tensor, ...]
 

@@ -222,6 +222,7 @@ class RecurrentLayer(nn.Module, ABC):
                     self._rule(suffix),
                     None if momentum is None else type(momentum)(*(m[k] for m in momentum)),
                     layout.packed,
+                    self.carry_momentum,
                 )
                 output, *final = self._recur(inputs, tuple(s[k] for s in initial), weight_hh, suffix)
                 outputs.append(layout.reverse(output) if direction else output)

@@ -35,7 +35,8 @@ def explain(layer: RecurrentLayer, x: Tensor | PackedSequence) -> str:
         >>> import momentumrnn
         >>> print(momentumrnn.explain(momentumrnn.MomentumLSTM(1, 128), torch.randn(784, 32, 1)))
         MomentumLSTM(1, 128) with HeavyBall(momentum=0.6, step_size=1.0), torch.float32 on cpu
-          l0: torch, over [x, 1] filtered by the rule (2 channels)
+          l0: ..., over [x, 1] filtered by the rule (2 channels)
+            not ...
             not reference: a Python loop over time steps
     """
     if not isinstance(layer, RecurrentLayer):
@@ -46,7 +47,7 @@ def explain(layer: RecurrentLayer, x: Tensor | PackedSequence) -> str:
     behind = "" if rule is None else f" with {rule}"
     lines = [f"{type(layer).__name__}({layer.extra_repr()}){behind}, {weight.dtype!s} on {weight.device}"]
     for suffix, width in layer.places():
-        problem = Problem.of(layer.cell(), factored_by(rule), weight)
+        problem = Problem.of(layer.cell(), factored_by(rule), weight, bool(layer.proj_size))
         lines.append(f"  {suffix[1:]}: {kernels.choose(problem).name}, {_what(rule, width, layer)}")
         lines += [f"    not {name}: {reason}" for name, reason in kernels.reasons(problem)]
     return "\n".join(lines)

@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from momentumrnn import kernels
 from momentumrnn.kernels import GateInput
 from momentumrnn.kernels.packed import PackedRows
-from momentumrnn.rules import LinearRule, Rule, RuleState
+from momentumrnn.rules import Adam, LinearRule, RMSProp, Rule, RuleState
 from momentumrnn.rules.base import last_step
-from momentumrnn.rules.scan import without_autocast
+from momentumrnn.rules.scan import cumulative_decay, without_autocast
 
 __all__ = ["gate_input"]
 
@@ -23,6 +24,7 @@ def gate_input(
     rule: Rule | None,
     state: RuleState = None,
     packed: PackedRows | None = None,
+    carry: bool = True,
 ) -> tuple[GateInput, RuleState]:
     """Apply a rule to the drive W x + b of a whole sequence.
 
@@ -37,14 +39,18 @@ def gate_input(
         rule: the rule, or ``None``.
         state: the rule's state, batch first, or ``None``.
         packed: the packed batch's places.
+        carry: whether the rule's new state is wanted.
 
     Returns:
-        What enters the gates, and the rule's new state: ``None`` without a rule.
+        What enters the gates, and the rule's new state: ``None`` without a rule or where not wanted.
     """
     if rule is None:
         return GateInput(x, weight_ih, bias_ih, packed=packed), None
     if isinstance(rule, LinearRule) and rule.commutes:
-        return _filtered_features(x, weight_ih, bias_ih, weight_hh, rule, state, packed)
+        return _filtered_features(x, weight_ih, bias_ih, weight_hh, rule, state, packed, carry)
+    if isinstance(rule, Adam | RMSProp) and kernels.runs_rules(weight_ih):
+        d, state = kernels.adaptive_rule(x, weight_ih, bias_ih, rule, state, packed)
+        return GateInput(d, weight_hh if rule.velocity == "hidden" else None, packed=packed), state
     lengths = None if packed is None else packed.lengths
     drive = F.linear(x, weight_ih, bias_ih)
     d, state = rule(drive if packed is None else packed.pad(drive), state, lengths)
@@ -60,26 +66,49 @@ def _filtered_features(
     rule: LinearRule,
     state: RuleState,
     packed: PackedRows | None,
+    carry: bool,
 ) -> tuple[GateInput, RuleState]:
-    features, weight = x if packed is None else packed.pad(x), weight_ih
-    if bias_ih is not None:
-        features = F.pad(features, (0, 1), value=1.0)
-        weight = torch.cat([weight_ih, bias_ih.unsqueeze(1)], dim=1)
-    p, fade = rule.filter(features, state)
+    weight = weight_ih if bias_ih is None else torch.cat([weight_ih, bias_ih.unsqueeze(1)], dim=1)
+    if not rule.learnable and kernels.runs_rules(weight_hh):
+        p, fade, last = _filter_in_cpp(x, bias_ih is not None, rule, state, packed)
+    else:
+        p, fade, last = _filter(x, bias_ih is not None, rule, state, packed)
 
     lengths = None if packed is None else packed.lengths
     initial = None if state is None else state.velocity
-    with without_autocast(x.device):
-        velocity = F.linear(last_step(p, lengths), weight.to(p.dtype))
-        if initial is not None and fade is not None:
-            velocity = velocity + last_step(fade.expand(-1, initial.shape[0], -1), lengths) * initial
-    new_state = rule.next_state(velocity, state, p.shape[0] if lengths is None else lengths)
+    new_state = None
+    if carry:
+        with without_autocast(x.device):
+            velocity = F.linear(last, weight.to(last.dtype))
+            if initial is not None and fade is not None:
+                velocity = velocity + last_step(fade.expand(-1, initial.shape[0], -1), lengths) * initial
+        steps = lengths if lengths is not None else x.shape[0]
+        new_state = rule.next_state(velocity, state, steps)
 
     if rule.velocity == "hidden":
         weight = weight_hh @ weight
         initial = None if initial is None else F.linear(initial.to(weight_hh.dtype), weight_hh)
-    p = p.to(x.dtype)
-    if packed is not None:
-        p = packed.pack(p)
-        fade = None if fade is None else packed.pack(fade.expand(-1, packed.lengths.shape[0], -1))
-    return GateInput(p, weight, None, fade, initial, packed), new_state
+    if packed is not None and fade is not None:
+        fade = packed.pack(fade.expand(-1, packed.lengths.shape[0], -1))
+    return GateInput(p.to(x.dtype), weight, None, fade, initial, packed), new_state
+
+
+def _filter(
+    x: Tensor, ones: bool, rule: LinearRule, state: RuleState, packed: PackedRows | None
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return the filtered rows, what is left of the state's velocity at each step, and the last p."""
+    features = x if packed is None else packed.pad(x)
+    p, fade = rule.filter(F.pad(features, (0, 1), value=1.0) if ones else features, state)
+    last = last_step(p, None if packed is None else packed.lengths)
+    return (p if packed is None else packed.pack(p)), fade, last
+
+
+def _filter_in_cpp(
+    x: Tensor, ones: bool, rule: LinearRule, state: RuleState, packed: PackedRows | None
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    steps = x.shape[0] if packed is None else packed.batch_sizes.shape[0]
+    decay = rule.decay(steps, state, x.device)
+    gain = rule.coefficient("step_size")
+    assert isinstance(gain, float)
+    p, last = kernels.linear_filter(x, ones, decay, gain, packed)
+    return p, None if state is None else cumulative_decay(decay, steps, x), last

@@ -1,0 +1,134 @@
+"""Some contestants side by side, the first of them the baseline: time, memory, single steps."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+
+from momentumrnn.cli.benchmarking.contestants import Contestant
+from momentumrnn.cli.benchmarking.measurement import (
+    NOT_MEASURED,
+    Measurement,
+    Quantity,
+    ratio_with_quartiles,
+)
+from momentumrnn.cli.benchmarking.memory import STEPS, UnmeasuredError, peak_memory
+from momentumrnn.cli.benchmarking.shapes import Shape
+from momentumrnn.cli.benchmarking.turns import time_in_turns
+from momentumrnn.cli.benchmarking.workload import CELL_SHAPE, CELLS, Workload, single_step
+
+# Called after every turn.
+Told = Callable[[], object]
+
+
+def time_layers(
+    quantity: Literal["train", "inference"],
+    shape: Shape,
+    contestants: Sequence[Contestant],
+    repeats: int,
+    told: Told,
+    *,
+    device: str,
+    along: str = "",
+) -> list[Measurement]:
+    """Time whole layers.
+
+    Args:
+        quantity: Forward and backward, or forward alone.
+        shape: At what sizes.
+        contestants: Who, the baseline first.
+        repeats: How many turns each takes.
+        told: Called after every turn.
+        device: Where.
+        along: In a sweep, the size that is varied.
+    """
+    works = [Workload(contestant, shape, device) for contestant in contestants]
+    seconds = time_in_turns(
+        [work.side(quantity) for work in works], repeats, wait=_wait_for(device), told=told
+    )
+    return [
+        _timed(quantity, shape, contestant.name, contestants[0].name, taken, seconds[0], work.backend, along)
+        for contestant, work, taken in zip(contestants, works, seconds, strict=True)
+    ]
+
+
+def time_cells(repeats: int, told: Told, *, device: str) -> list[Measurement]:
+    """Time single steps.
+
+    Args:
+        repeats: How many turns each takes.
+        told: Called after every turn.
+        device: Where.
+    """
+    names = list(CELLS)
+    sides = [single_step(name, device) for name in names]
+    seconds = time_in_turns(sides, repeats, wait=_wait_for(device), told=told)
+    return [
+        _timed("step", CELL_SHAPE, name, names[0], taken, seconds[0])
+        for name, taken in zip(names, seconds, strict=True)
+    ]
+
+
+def measure_memory(
+    shape: Shape,
+    contestants: Sequence[Contestant],
+    told: Told,
+    *,
+    device: str,
+    threads: int | None,
+    isa: str | None,
+) -> list[Measurement]:
+    """Measure the peak memory of a training step.
+
+    Args:
+        shape: At what sizes.
+        contestants: Who, the baseline first.
+        told: Called after every one.
+        device: Where.
+        threads: How many CPU threads torch uses; its own choice where absent.
+        isa: The instruction set that the kernels are held to.
+    """
+    measured, baseline = [], float("nan")
+    for contestant in contestants:
+        note, peak = "", float("nan")
+        try:
+            peak = float(peak_memory(contestant, shape, device=device, threads=threads, isa=isa))
+        except UnmeasuredError as error:
+            note = f"{NOT_MEASURED}: {error}"
+        if contestant is contestants[0]:
+            baseline = peak or float("nan")
+        measured.append(
+            Measurement(
+                "memory",
+                shape,
+                contestant.name,
+                contestants[0].name,
+                repeats=STEPS,
+                value=peak,
+                ratio=peak / baseline,
+                note=note,
+            )
+        )
+        told()
+    return measured
+
+
+def _timed(
+    quantity: Quantity,
+    shape: Shape,
+    contestant: str,
+    baseline: str,
+    seconds: Sequence[float],
+    seconds_of_baseline: Sequence[float],
+    backend: str = "",
+    along: str = "",
+) -> Measurement:
+    median, _, _ = ratio_with_quartiles(seconds, [1.0] * len(seconds))
+    ratio, low, high = ratio_with_quartiles(seconds, seconds_of_baseline)
+    return Measurement(
+        quantity, shape, contestant, baseline, backend, len(seconds), median, ratio, low, high, along
+    )
+
+
+def _wait_for(device: str) -> Callable[[], object]:
+    return torch.cuda.synchronize if device == "cuda" else (lambda: None)

@@ -1,0 +1,56 @@
+"""Peak memory of a training step, each contestant in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+from momentumrnn.cli.benchmarking.contestants import Contestant
+from momentumrnn.cli.benchmarking.shapes import Shape
+
+STEPS = 3
+# Left to itself, glibc raises this as it runs, and fragments then move the peak by a tenth from run to run.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "131072"}
+
+
+class UnmeasuredError(Exception):
+    """There is no number, and why."""
+
+
+def peak_memory(
+    contestant: Contestant, shape: Shape, *, device: str, threads: int | None = None, isa: str | None = None
+) -> int:
+    """By how much a few training steps raise the peak of a fresh process's memory.
+
+    Layer, input, gradients and all that is kept for backward count; what importing torch and a tiny training
+    step of the same contestant take does not.
+
+    Args:
+        contestant: Who.
+        shape: Of what sizes.
+        device: Where; on ``cuda`` it is the memory that torch has allocated there.
+        threads: How many CPU threads torch uses; its own choice where absent.
+        isa: The instruction set that the kernels are held to.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        UnmeasuredError: The platform tells no process its peak, or the process has failed.
+    """
+    job = json.dumps(
+        {"name": contestant.name, "shape": shape, "device": device, "threads": threads, "isa": isa}
+    )
+    command = [sys.executable, "-m", "momentumrnn.cli.benchmarking.memory_worker", job]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **ALLOCATOR}
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        if done.returncode < 0:
+            last = f"killed by signal {-done.returncode}, perhaps for want of memory"
+        raise UnmeasuredError(f"{contestant.name} at {shape}: {last}")
+    peak: int | None = json.loads(done.stdout)
+    if peak is None:
+        raise UnmeasuredError("this platform does not tell a process its peak of memory")
+    return peak

@@ -1,0 +1,53 @@
+"""The plots of a benchmark, as files."""
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from momentumrnn.cli.benchmarking.measurement import Measurement
+from momentumrnn.cli.benchmarking.ratio_plot import ratio_figure
+from momentumrnn.cli.benchmarking.sweep_plot import AXES, sweep_figure
+from momentumrnn.training.files import write_atomically
+
+TITLES = {
+    "train": "Time of a training step",
+    "inference": "Time of inference",
+    "memory": "Peak memory of a training step",
+}
+
+
+def figures(measurements: Sequence[Measurement]) -> Iterator[tuple[str, Figure]]:
+    """All plots that the measurements allow, each with the name of its file.
+
+    Args:
+        measurements: What was measured.
+    """
+    for quantity, title in TITLES.items():
+        here = [one for one in measurements if one.quantity == quantity and one.along == ""]
+        if any(one.contestant != one.baseline and one.ratio > 0 for one in here):
+            yield quantity, ratio_figure(here, title)
+    for along in AXES:
+        if here := [one for one in measurements if one.along == along]:
+            yield f"sweep-{along}", sweep_figure(here, along)
+
+
+def write_plots(measurements: Sequence[Measurement], folder: Path) -> list[Path]:
+    """Write every plot as PNG and SVG.
+
+    Args:
+        measurements: What was measured.
+        folder: Where.
+
+    Returns:
+        The files.
+    """
+    files = []
+    for name, figure in figures(measurements):
+        for suffix in ("png", "svg"):
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format=suffix, dpi=150)
+            files.append(folder / f"{name}.{suffix}")
+            write_atomically(files[-1], drawn.getvalue())
+    return files

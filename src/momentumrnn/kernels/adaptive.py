@@ -1,0 +1,331 @@
+"""Adam and RMSProp in C++, together with the drive that they act on, as a torch operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from momentumrnn.kernels.operators import (
+    LIBRARY,
+    address,
+    compiled,
+    empty,
+    gradients_again,
+    in_graph,
+    refuse_second_derivative,
+    wants_gradient,
+)
+from momentumrnn.kernels.packed import PackedRows
+from momentumrnn.kernels.problem import transforms
+from momentumrnn.rules import Adam, RMSProp, RuleState
+from momentumrnn.rules.base import last_step
+from momentumrnn.rules.scan import linear_scan
+
+__all__ = ["adaptive_rule"]
+
+# Steps from one kept state to the next: the states take 2 / 32 of the memory of what they belong to.
+_INTERVAL = 32
+
+_INPUTS = (
+    "Tensor x, Tensor weight, Tensor? bias, Tensor coefficients, float eps, Tensor? v_0, Tensor? m_0, "
+    "Tensor? batch_sizes"
+)
+LIBRARY.define(f"adaptive_rule({_INPUTS}, bool train) -> (Tensor, Tensor, Tensor, Tensor)")
+LIBRARY.define(
+    f"adaptive_rule_backward({_INPUTS}, Tensor saved, Tensor grad_output, Tensor? grad_v_n, "
+    "Tensor? grad_m_n, bool[] wanted) -> Tensor[]"
+)
+
+
+def adaptive_rule(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    rule: Adam | RMSProp,
+    state: RuleState,
+    packed: PackedRows | None,
+) -> tuple[Tensor, RuleState]:
+    """Apply the rule to the drive a = x weightᵀ + bias of a whole sequence, (15).
+
+    Args:
+        x: (T, B, d), or the rows (N, d) of a packed batch.
+        weight: (C, d).
+        bias: (C,) or ``None``.
+        rule: the rule, bound to C channels.
+        state: the rule's state, batch first, or ``None``.
+        packed: the packed batch's places.
+
+    Returns:
+        d, (T, B, C) or (N, C), and the state after each sequence's own last step.
+    """
+    channels, dtype = weight.shape[0], weight.dtype
+
+    def row(value: float | Tensor) -> Tensor:
+        if isinstance(value, Tensor):
+            return value.to(dtype).expand(channels)
+        return torch.full((channels,), value, dtype=dtype, device=weight.device)
+
+    momentum = rule.momentum if isinstance(rule, Adam) else 0.0
+    # 1 - β apart from β: float32 would lose what is left of it.
+    coefficients = torch.stack([row(momentum), row(rule.step_size), row(rule.beta), row(1.0 - rule.beta)])
+    v_0 = m_0 = None
+    if state is not None:
+        m_0 = state.second_moment.to(dtype)
+        v_0 = state.velocity.to(dtype) if isinstance(rule, Adam) else None
+    tensors = (x, weight, bias, coefficients, v_0, m_0)
+    train = wants_gradient(tensors)
+    sizes = None if packed is None else packed.batch_sizes
+    inputs = (x.to(dtype), weight, bias, coefficients, rule.eps, v_0, m_0, sizes, train)
+    run: Any = torch.ops.momentumrnn.adaptive_rule
+    if not in_graph(x):
+        run = _AdaptiveRule.apply if train else _adaptive_rule
+    d, v_n, m_n, _ = run(*inputs)
+    return d, rule.state_type(v_n, m_n) if isinstance(rule, Adam) else rule.state_type(m_n)
+
+
+def _drive(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    drive = empty((*x.shape[:-1], weight.shape[0]), x)
+    rows, out = x.flatten(0, -2), drive.view(-1, weight.shape[0])
+    if bias is None:
+        torch.mm(rows, weight.t(), out=out)
+    else:
+        torch.addmm(bias, rows, weight.t(), out=out)
+    return drive
+
+
+def _states(x: Tensor, weight: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
+    """Return the number of steps, of sequences and of channels."""
+    if batch_sizes is None:
+        return x.shape[0], x.shape[1], weight.shape[0]
+    return batch_sizes.shape[0], int(batch_sizes[0]), weight.shape[0]
+
+
+def _describe(
+    sizes: tuple[int, int, int], coefficients: Tensor, eps: float, arrays: dict[str, Tensor | None]
+) -> dict[str, Any]:
+    steps, batch, channels = sizes
+    momentum, step_size, beta, rest = coefficients.unbind()
+    arrays |= {"momentum": momentum, "step_size": step_size, "beta": beta, "rest": rest}
+    return {
+        "threads": torch.get_num_threads(),
+        "steps": steps,
+        "batch": batch,
+        "channels": channels,
+        "interval": _INTERVAL,
+        "eps": eps,
+        **{name: address(tensor) for name, tensor in arrays.items()},
+    }
+
+
+def _saved_shape(sizes: tuple[Any, ...], train: bool) -> tuple[int, ...]:
+    steps, batch, channels = sizes
+    return (2, -(-steps // _INTERVAL), batch, channels) if train else (0,)
+
+
+@torch.library.impl(LIBRARY, "adaptive_rule", "CPU")
+def _adaptive_rule(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    coefficients: Tensor,
+    eps: float,
+    v_0: Tensor | None,
+    m_0: Tensor | None,
+    batch_sizes: Tensor | None,
+    train: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    sizes = _states(x, weight, batch_sizes)
+    coefficients = coefficients.contiguous()
+    drive = _drive(x, weight, bias)
+    v_n, m_n = x.new_empty(sizes[1:]), x.new_empty(sizes[1:])
+    saved = empty(_saved_shape(sizes, train), x)
+    if sizes[1] == 0:
+        return drive, v_n, m_n, saved
+    arrays: dict[str, Tensor | None] = {
+        "sizes": batch_sizes,
+        "drive": drive,
+        "output": drive,
+        "v_0": None if v_0 is None else v_0.contiguous(),
+        "m_0": None if m_0 is None else m_0.contiguous(),
+        "v_saved": saved[0] if train else None,
+        "m_saved": saved[1] if train else None,
+        "v_n": v_n,
+        "m_n": m_n,
+    }
+    compiled().adaptive_forward(_describe(sizes, coefficients, eps, arrays), x.dtype is torch.float64)
+    return drive, v_n, m_n, saved
+
+
+@torch.library.impl(LIBRARY, "adaptive_rule_backward", "CPU")
+def _adaptive_rule_backward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    coefficients: Tensor,
+    eps: float,
+    v_0: Tensor | None,
+    m_0: Tensor | None,
+    batch_sizes: Tensor | None,
+    saved: Tensor,
+    grad_output: Tensor,
+    grad_v_n: Tensor | None,
+    grad_m_n: Tensor | None,
+    wanted: list[bool],
+) -> list[Tensor]:
+    inputs = (x, weight, bias, coefficients, eps, v_0, m_0, batch_sizes)
+    if x.numel() == 0:
+        return [grad.zero_() for grad in _gradients(inputs, wanted, empty)]
+    if saved.numel() == 0:
+        # The forward pass was told that nobody would ask.
+        saved = _adaptive_rule(*inputs, True)[3]
+    sizes = _states(x, weight, batch_sizes)
+    coefficients = coefficients.contiguous()
+    grads = _gradients(inputs, wanted, empty)
+    grad_x, grad_weight, grad_bias, grad_coefficients, grad_v_0, grad_m_0 = grads
+    learned = grad_coefficients.unbind() if grad_coefficients.numel() else [None] * 4
+    # Not kept from the forward pass, which wrote its result there: it is as large as all gates.
+    drive = _drive(x, weight, bias)
+    arrays: dict[str, Tensor | None] = {
+        "sizes": batch_sizes,
+        "drive": drive,
+        "v_0": None if v_0 is None else v_0.contiguous(),
+        "m_0": None if m_0 is None else m_0.contiguous(),
+        "v_saved": saved[0],
+        "m_saved": saved[1],
+        "grad_output": grad_output.contiguous(),
+        "grad_v_n": None if grad_v_n is None else grad_v_n.contiguous(),
+        "grad_m_n": None if grad_m_n is None else grad_m_n.contiguous(),
+        "grad_drive": drive,
+        "grad_v_0": grad_v_0,
+        "grad_m_0": grad_m_0,
+        "grad_momentum": learned[0],
+        "grad_step_size": learned[1],
+        "grad_beta": learned[2],
+        "grad_rest": learned[3],
+    }
+    compiled().adaptive_backward(_describe(sizes, coefficients, eps, arrays), x.dtype is torch.float64)
+    flat, rows = drive.view(-1, sizes[2]), x.flatten(0, -2)
+    if grad_weight.numel():
+        torch.mm(flat.t(), rows, out=grad_weight)
+    if grad_bias.numel():
+        torch.sum(flat, 0, out=grad_bias)
+    if grad_x.numel():
+        torch.mm(flat, weight, out=grad_x.view(-1, x.shape[-1]))
+    return grads
+
+
+def _gradients(
+    inputs: tuple[Any, ...], wanted: list[bool], make: Callable[[tuple[int, ...], Tensor], Tensor]
+) -> list[Tensor]:
+    """Make a tensor for the gradient of each input tensor, an empty one for those that nobody wants."""
+    x, weight, bias, coefficients, _, v_0, m_0, _ = inputs
+    tensors = (x, weight, bias, coefficients, v_0, m_0)
+    return [
+        make(tuple(tensor.shape) if want and tensor is not None else (0,), x)
+        for tensor, want in zip(tensors, wanted, strict=True)
+    ]
+
+
+def _without_data(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    return like.new_empty(shape)
+
+
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    coefficients: Tensor,
+    eps: float,
+    v_0: Tensor | None,
+    m_0: Tensor | None,
+    batch_sizes: Tensor | None,
+    train: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    sizes: tuple[Any, ...] = (x.shape[0], x.shape[1], weight.shape[0])
+    if batch_sizes is not None:
+        # The number of sequences is data there.
+        sizes = (batch_sizes.shape[0], torch.library.get_ctx().new_dynamic_size(), weight.shape[0])
+    last = x.new_empty(sizes[1:])
+    return (
+        x.new_empty((*x.shape[:-1], weight.shape[0])),
+        last,
+        x.new_empty(sizes[1:]),
+        x.new_empty(_saved_shape(sizes, train)),
+    )
+
+
+def _fake_backward(*args: Any) -> list[Tensor]:
+    return _gradients(args[:8], args[-1], _without_data)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight, bias, coefficients, eps, v_0, m_0, batch_sizes, _ = inputs
+    ctx.eps = eps
+    ctx.save_for_backward(x, weight, bias, coefficients, v_0, m_0, batch_sizes, output[3])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad: Tensor | None, grad_v_n: Any, grad_m_n: Any, _: Any) -> Any:
+    x, weight, bias, coefficients, v_0, m_0, batch_sizes, saved = ctx.saved_tensors
+    if grad is None:
+        grad = x.new_zeros((*x.shape[:-1], weight.shape[0]))
+    needs = ctx.needs_input_grad
+    wanted = [*needs[:4], needs[5], needs[6]]
+    inputs = (x, weight, bias, coefficients, ctx.eps, v_0, m_0, batch_sizes)
+    if torch.is_grad_enabled() and not in_graph(grad) and not transforms():
+        outputs = _in_torch(*inputs)
+        tensors = (x, weight, bias, coefficients, v_0, m_0)
+        given = gradients_again(outputs, (grad, grad_v_n, grad_m_n), tensors, wanted)
+        return (*given[:4], None, *given[4:], None, None)
+    through: Any = _adaptive_rule_backward
+    if torch.is_grad_enabled() or in_graph(grad):
+        # There a second derivative is refused, or the graph gets its node.
+        through = torch.ops.momentumrnn.adaptive_rule_backward
+    grads = through(*inputs, saved, grad, grad_v_n, grad_m_n, wanted)
+    given = [each if want else None for each, want in zip(grads, wanted, strict=True)]
+    return (*given[:4], None, *given[4:], None, None)
+
+
+def _in_torch(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    coefficients: Tensor,
+    eps: float,
+    v_0: Tensor | None,
+    m_0: Tensor | None,
+    batch_sizes: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the same with what can be differentiated again."""
+    momentum, step_size, beta, rest = (row.reshape(1, 1, -1) for row in coefficients.unbind())
+    drive, packed = F.linear(x, weight, bias), None
+    if batch_sizes is not None:
+        packed = PackedRows(batch_sizes, x.device)
+        drive = packed.pad(drive)
+    velocity = linear_scan(momentum, drive, v_0, step_size)
+    second_moment = linear_scan(beta, drive * drive, m_0, rest)
+    d = velocity / torch.sqrt(second_moment + eps**2)
+    lengths = None if packed is None else packed.lengths
+    last = last_step(velocity, lengths), last_step(second_moment, lengths)
+    return (d if packed is None else packed.pack(d)), *last
+
+
+class _AdaptiveRule(torch.autograd.Function):
+    """The same derivative for calls that need no operator."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return _adaptive_rule(*inputs)
+
+    setup_context = staticmethod(_setup)
+    backward = staticmethod(_backward)
+
+
+torch.library.register_fake("momentumrnn::adaptive_rule", _fake, lib=LIBRARY)
+torch.library.register_fake("momentumrnn::adaptive_rule_backward", _fake_backward, lib=LIBRARY)
+torch.library.register_autograd("momentumrnn::adaptive_rule", _backward, setup_context=_setup, lib=LIBRARY)
+torch.library.register_autograd("momentumrnn::adaptive_rule_backward", refuse_second_derivative, lib=LIBRARY)

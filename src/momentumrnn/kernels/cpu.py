@@ -1,0 +1,101 @@
+"""The recurrences in C++, for float32 and float64 on the CPU; built with the package, or not there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from momentumrnn.kernels.extension import missing, warn_if_missing
+from momentumrnn.kernels.gate_input import GateInput
+from momentumrnn.kernels.operators import recurrence
+from momentumrnn.kernels.problem import Problem
+from momentumrnn.kernels.tracing import constant
+
+__all__ = ["gru", "loses", "lstm", "name", "refuses", "rnn", "traceable"]
+
+name = "cpu"
+traceable = True
+
+
+def refuses(problem: Problem) -> str | None:
+    """Return why this backend cannot run the problem, or ``None``."""
+    if problem.device.type != "cpu":
+        return "the C++ kernels run on the CPU"
+    if problem.dtype not in (torch.float32, torch.float64):
+        return f"the C++ kernels compute in float32 and float64, not {problem.dtype}"
+    if problem.autocast:
+        return "under autocast the C++ kernels would have nothing to compute in"
+    if problem.projected:
+        return "the C++ kernels have no projection of the hidden state"
+    if problem.transformed:
+        return "the C++ kernels have no rule for torch.func.vmap and forward-mode derivatives"
+    return _absence()
+
+
+@constant
+def _absence() -> str | None:
+    warn_if_missing()
+    return missing()
+
+
+def loses(problem: Problem) -> str | None:
+    """Return why another backend that can run the problem is to be preferred: none is faster."""
+    return None
+
+
+def rnn(
+    inputs: GateInput,
+    h_0: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    nonlinearity: str,
+    modrelu_bias: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Run the RNN; arguments and result as in ``momentumrnn.kernels.reference.rnn``."""
+    output, h_n, _ = _run(f"rnn_{nonlinearity}", inputs, weight_hh, bias_hh, modrelu_bias, h_0, None)
+    return output, h_n
+
+
+def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Run the GRU; arguments and result as in ``momentumrnn.kernels.reference.gru``."""
+    output, h_n, _ = _run("gru", inputs, weight_hh, bias_hh, None, h_0, None)
+    return output, h_n
+
+
+def lstm(
+    inputs: GateInput,
+    h_0: Tensor,
+    c_0: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None,
+    forget_gate: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the LSTM; arguments and result as in ``momentumrnn.kernels.reference.lstm``."""
+    cell = "lstm" if forget_gate else "lstm_without_forget_gate"
+    return _run(cell, inputs, weight_hh, bias_hh, None, h_0, c_0)
+
+
+def _run(
+    cell: str,
+    inputs: GateInput,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    modrelu_bias: Tensor | None,
+    h_0: Tensor,
+    c_0: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    features, weight, bias = inputs.factors_if_any()
+    dtype = weight_hh.dtype
+    return recurrence(
+        cell,
+        features.to(dtype),
+        None if weight is None else weight.to(dtype),
+        bias,
+        weight_hh,
+        bias_hh,
+        modrelu_bias,
+        h_0,
+        c_0,
+        None if inputs.packed is None else inputs.packed.batch_sizes,
+    )

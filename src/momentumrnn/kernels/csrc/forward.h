@@ -1,0 +1,197 @@
+// The forward pass of a recurrence.
+#pragma once
+
+#include "cells.h"
+#include "threads.h"
+#include "weights.h"
+#include "work.h"
+
+namespace momentumrnn::MOMENTUMRNN_ISA {
+
+template <class T, class Cell> class ForwardRun {
+public:
+    explicit ForwardRun(const Forward<T>& p)
+        : p_(p), blocks_{p.hidden}, weights_(p), stride_(row_stride<T>(blocks_.padded())),
+          state_(static_cast<size_t>(2 * p.rows.batch * stride_)), sums_(static_cast<size_t>(p.threads) * sums_size),
+          streams_(can_stream()) {}
+
+    void run() {
+        parallel(p_.threads, [&](int part) {
+            for (long b = part; b < blocks_.count(); b += p_.threads) weights_.pack(b);
+            for (long r = part; r < p_.rows.batch; r += p_.threads) start(r);
+        });
+        if (p_.split == Split::rows) {
+            const std::vector<Share> shares = share_rows(p_.rows, p_.threads, blocks_.count());
+            parallel(p_.threads, [&](int part) {
+                const FlushDenormals guard;
+                for (long t = 0; t < p_.rows.steps; t++) step(t, shares[part], sums_ + part * sums_size);
+                end_streaming();
+            });
+        } else {
+            team(p_.threads, [&](const Member& me) {
+                const FlushDenormals guard;
+                const Share share = share_blocks(p_.rows, me.id, me.members, blocks_.count());
+                for (long t = 0; t < p_.rows.steps; t++) {
+                    step(t, share, sums_ + me.id * sums_size);
+                    me.wait();
+                }
+                end_streaming();
+            });
+        }
+        finish();
+    }
+
+private:
+    using V = Vector<T>;
+    static constexpr long L = Simd<T>::lanes;
+    static constexpr long width = ColumnBlocks<T>::width;
+    // Rows whose h and sums stay in the first cache while the panels pass by.
+    static constexpr long group = 24;
+    static constexpr long sums_size = group * Cell::slots * width;
+    // Panels that the second cache holds are read again for each group of rows; larger ones once a step.
+    static constexpr size_t held_in_cache = size_t(3) << 18;
+    // What the backward pass may still find in a cache.
+    static constexpr size_t left_in_cache = size_t(4) << 20;
+
+    bool can_stream() const {
+        const auto aligned = [](const T* p) { return reinterpret_cast<uintptr_t>(p) % vector_bytes == 0; };
+        const size_t bytes = static_cast<size_t>(p_.rows.total() * p_.hidden * (Cell::saved + 1)) * sizeof(T);
+        return bytes > left_in_cache && p_.hidden % L == 0 && aligned(p_.gates) && aligned(p_.cells);
+    }
+
+    T* state(long t) const { return state_ + (t & 1) * p_.rows.batch * stride_; }
+
+    void start(long r) {
+        T* h = state(0) + r * stride_;
+        std::copy(p_.h_0 + r * p_.hidden, p_.h_0 + (r + 1) * p_.hidden, h);
+        if constexpr (Cell::has_c) std::copy(p_.c_0 + r * p_.hidden, p_.c_0 + (r + 1) * p_.hidden, p_.c_n + r * p_.hidden);
+    }
+
+    void step(long t, const Share& share, T* sums) {
+        const long running = share.running(p_.rows, t);
+        const long groups = (running + group - 1) / group;
+        // To and fro, so that a step begins with the panels that the last one left in the cache.
+        const auto block_at = [&](long i) { return t & 1 ? share.block_end - 1 - i : share.block + i; };
+        const long blocks = share.block_end - share.block;
+        const auto run = [&](long g, long i) {
+            const long r0 = share.row + running * g / groups, r1 = share.row + running * (g + 1) / groups;
+            multiply_block(t, r0, r1 - r0, block_at(i), sums);
+            activate<0>(r1 - r0, sums);
+            cell_block(t, r0, r1 - r0, block_at(i), sums);
+        };
+        if (weights_.bytes() <= held_in_cache) {
+            for (long g = 0; g < groups; g++)
+                for (long i = 0; i < blocks; i++) run(g, i);
+        } else {
+            for (long i = 0; i < blocks; i++)
+                for (long g = 0; g < groups; g++) run(g, i);
+        }
+    }
+
+    void multiply_block(long t, long r0, long rows, long block, T* sums) {
+        const long row = p_.rows.first(t) + r0, columns = Cell::gates * p_.hidden;
+        for (int s = 0; s < Cell::slots; s++) {
+            const T* h = state(t) + r0 * stride_;
+            Tile<T> q{};
+            q.a = h;
+            q.lda = stride_;
+            q.k = weights_.hidden_depth(s);
+            q.panel = weights_.panel(block, s);
+            q.k2 = weights_.feature_depth(s);
+            if (q.k2) {
+                q.a2 = p_.x + row * p_.features;
+                q.lda2 = p_.features;
+            }
+            if (p_.ready && Cell::weight_ih_gate[s] >= 0) {
+                q.start = p_.ready + row * columns + Cell::weight_ih_gate[s] * p_.hidden + block * width;
+                q.start_ld = columns;
+            }
+            q.bias = weights_.bias(block, s);
+            if (q.start && t + 1 < p_.rows.steps)
+                for (long r = 0; r < rows; r++)
+                    for (int v = 0; v < 2; v++) prefetch_later(q.start + (p_.rows.running(t) + r) * columns + v * L);
+            q.c = sums + s * group * width;
+            q.ldc = width;
+            q.columns = blocks_.columns_in(block);
+            product<T>(rows, blocks_.vectors(block), q);
+        }
+    }
+
+    // Slot by slot, so that long chains of dependent instructions run beside each other.
+    template <int slot> static void activate(long rows, T* sums) {
+        if constexpr (slot < Cell::slots) {
+            if constexpr (Cell::activates[slot])
+                for (T* at = sums + slot * group * width; at < sums + (slot * group + rows) * width; at += L)
+                    store<T>(at, Cell::template activate<slot>(load<T>(at)));
+            activate<slot + 1>(rows, sums);
+        }
+    }
+
+    void cell_block(long t, long r0, long rows, long block, const T* sums) {
+        if (blocks_.columns_in(block) == width) cell_rows<true>(t, r0, rows, block, sums);
+        else cell_rows<false>(t, r0, rows, block, sums);
+    }
+
+    template <bool whole> NOINLINE_MEMBER void cell_rows(long t, long r0, long rows, long block, const T* sums) {
+        const long H = p_.hidden, unit = block * width, columns = blocks_.columns_in(block);
+        const int vectors = whole ? 2 : blocks_.vectors(block);
+        const long row = p_.rows.first(t) + r0;
+        const bool keeps = p_.gates || p_.cells;
+        const T* h_before = state(t) + r0 * stride_ + unit;
+        T* h_after = state(t + 1) + r0 * stride_ + unit;
+        T* output = p_.output + row * H + unit;
+        T* c_at = Cell::has_c ? p_.c_n + r0 * H + unit : nullptr;
+        T* gates = Cell::saved && keeps ? p_.gates + row * Cell::saved * H + unit : nullptr;
+        T* cells = Cell::has_c && keeps ? p_.cells + row * H + unit : nullptr;
+        for (long r = 0; r < rows; r++) {
+            UNROLL
+            for (int v = 0; v < vectors; v++) {
+                const long at = v * L, left = columns - at;
+                V sum[Cell::slots], keep[Cell::saved + 1], h, c = V{}, before = V{}, modrelu_bias = V{};
+                UNROLL
+                for (int s = 0; s < Cell::slots; s++) sum[s] = load<T>(sums + (s * group + r) * width + at);
+                if constexpr (Cell::has_c) c = read<T, whole>(c_at + at, left);
+                if constexpr (Cell::reads_h) before = load<T>(h_before + at);
+                if constexpr (Cell::has_modrelu_bias) modrelu_bias = read<T, whole>(p_.modrelu_bias + unit + at, left);
+                Cell::forward(sum, before, modrelu_bias, h, c, keep);
+                store<T>(h_after + at, h);
+                write<T, whole>(output + at, h, left);
+                if constexpr (Cell::has_c) write<T, whole>(c_at + at, c, left);
+                if (!keeps) continue;
+                if (whole && streams_) {
+                    UNROLL
+                    for (int s = 0; s < Cell::saved; s++) stream<T>(gates + s * H + at, keep[s]);
+                    if constexpr (Cell::has_c) stream<T>(cells + at, c);
+                    continue;
+                }
+                UNROLL
+                for (int s = 0; s < Cell::saved; s++) write<T, whole>(gates + s * H + at, keep[s], left);
+                if constexpr (Cell::has_c) write<T, whole>(cells + at, c, left);
+            }
+            h_before += stride_;
+            h_after += stride_;
+            output += H;
+            if constexpr (Cell::has_c) c_at += H;
+            if constexpr (Cell::saved > 0) gates += keeps ? Cell::saved * H : 0;
+            if constexpr (Cell::has_c) cells += keeps ? H : 0;
+        }
+    }
+
+    void finish() {
+        const long H = p_.hidden;
+        for (long r = 0, t = p_.rows.steps - 1; r < p_.rows.batch; r++) {
+            while (p_.rows.running(t) <= r) t--;
+            const T* last = p_.output + (p_.rows.first(t) + r) * H;
+            std::copy(last, last + H, p_.h_n + r * H);
+        }
+    }
+
+    const Forward<T>& p_;
+    ColumnBlocks<T> blocks_;
+    ForwardWeights<T, Cell> weights_;
+    long stride_;
+    Buffer<T> state_, sums_;
+    bool streams_;
+};
+
+}  // namespace momentumrnn::MOMENTUMRNN_ISA

@@ -1,0 +1,294 @@
+// Vectors of one register's width, for whatever instruction set this file is compiled for.
+//
+// Everything above this file is written once, over Simd<T>::V. GCC and Clang give the arithmetic through
+// their vector extension, from AVX-512 to NEON; any other compiler gets vectors of one element.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#define MOMENTUMRNN_X86 1
+#endif
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define INLINE static __forceinline
+#define NOINLINE static __declspec(noinline)
+#define NOINLINE_MEMBER __declspec(noinline)
+#define UNROLL
+#else
+#define INLINE static inline __attribute__((always_inline))
+#define NOINLINE static __attribute__((noinline))
+#define NOINLINE_MEMBER __attribute__((noinline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+#endif
+
+namespace momentumrnn::MOMENTUMRNN_ISA {
+
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64;
+// Rows of a register tile: 12 x 2 accumulators, two panel vectors and a broadcast fit 32 registers.
+constexpr int tile_rows = 12;
+#elif defined(__AVX2__)
+constexpr int vector_bytes = 32;
+constexpr int tile_rows = 6;
+#elif defined(__aarch64__)
+constexpr int vector_bytes = 16;
+constexpr int tile_rows = 12;
+#else
+constexpr int vector_bytes = 16;
+constexpr int tile_rows = 6;
+#endif
+
+template <class T> struct Simd;
+
+#if defined(__GNUC__) || defined(__clang__)
+
+template <> struct Simd<float> {
+    typedef float V __attribute__((vector_size(vector_bytes)));
+    typedef float Unaligned __attribute__((vector_size(vector_bytes), aligned(4), may_alias));
+    typedef uint32_t Bits __attribute__((vector_size(vector_bytes)));
+    static constexpr long lanes = vector_bytes / sizeof(float);
+};
+
+template <> struct Simd<double> {
+    typedef double V __attribute__((vector_size(vector_bytes)));
+    typedef double Unaligned __attribute__((vector_size(vector_bytes), aligned(8), may_alias));
+    typedef uint64_t Bits __attribute__((vector_size(vector_bytes)));
+    static constexpr long lanes = vector_bytes / sizeof(double);
+};
+
+template <class T> INLINE typename Simd<T>::V load(const T* p) {
+    return *reinterpret_cast<const typename Simd<T>::Unaligned*>(p);
+}
+template <class T> INLINE void store(T* p, typename Simd<T>::V v) {
+    *reinterpret_cast<typename Simd<T>::Unaligned*>(p) = v;
+}
+template <class T> INLINE typename Simd<T>::Bits bits(typename Simd<T>::V v) {
+    return reinterpret_cast<typename Simd<T>::Bits>(v);
+}
+template <class T> INLINE typename Simd<T>::V from_bits(typename Simd<T>::Bits b) {
+    return reinterpret_cast<typename Simd<T>::V>(b);
+}
+
+#else
+
+template <> struct Simd<float> {
+    typedef float V;
+    typedef uint32_t Bits;
+    static constexpr long lanes = 1;
+};
+
+template <> struct Simd<double> {
+    typedef double V;
+    typedef uint64_t Bits;
+    static constexpr long lanes = 1;
+};
+
+template <class T> INLINE T load(const T* p) { return *p; }
+template <class T> INLINE void store(T* p, T v) { *p = v; }
+template <class T> INLINE typename Simd<T>::Bits bits(T v) {
+    typename Simd<T>::Bits b;
+    std::memcpy(&b, &v, sizeof b);
+    return b;
+}
+template <class T> INLINE T from_bits(typename Simd<T>::Bits b) {
+    T v;
+    std::memcpy(&v, &b, sizeof v);
+    return v;
+}
+
+#endif
+
+template <class T> using Vector = typename Simd<T>::V;
+
+template <class T> INLINE Vector<T> splat(T x) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return reinterpret_cast<Vector<T>>(_mm512_set1_ps(x));
+    else return reinterpret_cast<Vector<T>>(_mm512_set1_pd(x));
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) return reinterpret_cast<Vector<T>>(_mm256_set1_ps(x));
+    else return reinterpret_cast<Vector<T>>(_mm256_set1_pd(x));
+#else
+    return Vector<T>{} + x;
+#endif
+}
+
+// The first `count` elements, zero behind them; all of them where count is a whole vector or more.
+template <class T> INLINE Vector<T> load(const T* p, long count) {
+    if (count >= Simd<T>::lanes) return load<T>(p);
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4)
+        return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p));
+    else
+        return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), p));
+#else
+    T padded[Simd<T>::lanes] = {};
+    for (long i = 0; i < count; i++) padded[i] = p[i];
+    return load<T>(padded);
+#endif
+}
+
+template <class T> INLINE void store(T* p, Vector<T> v, long count) {
+    if (count >= Simd<T>::lanes) return store<T>(p, v);
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4)
+        _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), reinterpret_cast<__m512>(v));
+    else
+        _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << count) - 1), reinterpret_cast<__m512d>(v));
+#else
+    T padded[Simd<T>::lanes];
+    store<T>(padded, v);
+    for (long i = 0; i < count; i++) p[i] = padded[i];
+#endif
+}
+
+// Past the caches, to an aligned place: for what is too large to be found there later. Without it the line
+// would first be read from memory.
+template <class T> INLINE void stream(T* p, Vector<T> v) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) _mm512_stream_ps(p, reinterpret_cast<__m512>(v));
+    else _mm512_stream_pd(p, reinterpret_cast<__m512d>(v));
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) _mm256_stream_ps(p, reinterpret_cast<__m256>(v));
+    else _mm256_stream_pd(p, reinterpret_cast<__m256d>(v));
+#else
+    store<T>(p, v);
+#endif
+}
+
+// Streamed stores are seen by other threads only behind this.
+INLINE void end_streaming() {
+#if defined(MOMENTUMRNN_X86)
+    _mm_sfence();
+#endif
+}
+
+// Where it is known at compile time that all elements are there.
+template <class T, bool whole> INLINE Vector<T> read(const T* p, long count) {
+    if constexpr (whole) return load<T>(p);
+    else return load<T>(p, count);
+}
+
+template <class T, bool whole> INLINE void write(T* p, Vector<T> v, long count) {
+    if constexpr (whole) store<T>(p, v);
+    else store<T>(p, v, count);
+}
+
+// The second where either is NaN.
+template <class T> INLINE Vector<T> maximum(Vector<T> a, Vector<T> b) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4)
+        return reinterpret_cast<Vector<T>>(_mm512_max_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4)
+        return reinterpret_cast<Vector<T>>(_mm256_max_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+#endif
+    return a > b ? a : b;
+}
+
+template <class T> INLINE Vector<T> minimum(Vector<T> a, Vector<T> b) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4)
+        return reinterpret_cast<Vector<T>>(_mm512_min_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4)
+        return reinterpret_cast<Vector<T>>(_mm256_min_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+#endif
+    return a < b ? a : b;
+}
+
+// 1 / x to about the last bit. In float32 an estimate and one Newton step beat the division unit.
+template <class T> INLINE Vector<T> reciprocal(Vector<T> x) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+        const Vector<T> r = reinterpret_cast<Vector<T>>(_mm512_rcp14_ps(reinterpret_cast<__m512>(x)));
+        return r * (T(2) - x * r);
+    }
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) {
+        const Vector<T> r = reinterpret_cast<Vector<T>>(_mm256_rcp_ps(reinterpret_cast<__m256>(x)));
+        return r * (T(2) - x * r);
+    }
+#endif
+    return T(1) / x;
+}
+
+// 1 / √x for x > 0.
+template <class T> INLINE Vector<T> reciprocal_root(Vector<T> x) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+        const Vector<T> r = reinterpret_cast<Vector<T>>(_mm512_rsqrt14_ps(reinterpret_cast<__m512>(x)));
+        return r * (T(1.5) - (T(0.5) * x * r) * r);
+    } else {
+        return T(1) / reinterpret_cast<Vector<T>>(_mm512_sqrt_pd(reinterpret_cast<__m512d>(x)));
+    }
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) {
+        const Vector<T> r = reinterpret_cast<Vector<T>>(_mm256_rsqrt_ps(reinterpret_cast<__m256>(x)));
+        return r * (T(1.5) - (T(0.5) * x * r) * r);
+    } else {
+        return T(1) / reinterpret_cast<Vector<T>>(_mm256_sqrt_pd(reinterpret_cast<__m256d>(x)));
+    }
+#else
+    T elements[Simd<T>::lanes];
+    store<T>(elements, x);
+    for (T& e : elements) e = T(1) / std::sqrt(e);
+    return load<T>(elements);
+#endif
+}
+
+INLINE void prefetch(const void* p) {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(p);
+#elif defined(MOMENTUMRNN_X86)
+    _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+#endif
+}
+
+// Into the second level of cache only: for what the next time step will read.
+INLINE void prefetch_later(const void* p) {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(p, 0, 2);
+#elif defined(MOMENTUMRNN_X86)
+    _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
+#endif
+}
+
+// Vanishing gradients end in denormal numbers, a hundred times slower each; zero serves as well.
+class FlushDenormals {
+public:
+    FlushDenormals() {
+#if defined(MOMENTUMRNN_X86)
+        before_ = _mm_getcsr();
+        _mm_setcsr(before_ | 0x8040u);
+#elif defined(__aarch64__)
+        asm volatile("mrs %0, fpcr" : "=r"(before_));
+        asm volatile("msr fpcr, %0" ::"r"(before_ | (uint64_t(1) << 24)));
+#endif
+    }
+    ~FlushDenormals() {
+#if defined(MOMENTUMRNN_X86)
+        _mm_setcsr(before_);
+#elif defined(__aarch64__)
+        asm volatile("msr fpcr, %0" ::"r"(before_));
+#endif
+    }
+    FlushDenormals(const FlushDenormals&) = delete;
+    FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+private:
+#if defined(MOMENTUMRNN_X86)
+    unsigned before_;
+#elif defined(__aarch64__)
+    uint64_t before_;
+#endif
+};
+
+}  // namespace momentumrnn::MOMENTUMRNN_ISA

@@ -1,0 +1,136 @@
+"""The one place that loads ``_cpu``, the C++ kernels, and knows what to say where there are none."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from threading import Lock
+from types import FrameType, ModuleType
+
+from momentumrnn.errors import BackendError
+
+__all__ = ["extension", "forced_isa", "missing", "warn_if_missing"]
+
+_NAME = "momentumrnn.kernels._cpu"
+_VARIABLE = "MOMENTUMRNN_ISA"
+_REINSTALL = (
+    "run pip install --force-reinstall --no-deps --no-cache-dir momentumrnn "
+    "(in a checkout, with . in place of the name)"
+)
+
+_lock = Lock()
+_loaded: tuple[ModuleType | None, str | None] | None = None
+_warned = False
+
+
+def extension() -> ModuleType | None:
+    """Return the module of C++ kernels, or ``None`` where it was not built or cannot be loaded.
+
+    It is loaded at the first call, on the best instruction set of this processor or on the one
+    that the environment variable ``MOMENTUMRNN_ISA`` names.
+
+    Raises:
+        BackendError: ``MOMENTUMRNN_ISA`` names an instruction set that these kernels or this
+            processor do not have.
+    """
+    return (_loaded or _load())[0]
+
+
+def missing() -> str | None:
+    """Return why there are no C++ kernels and how to get them, or ``None`` where they are loaded."""
+    return (_loaded or _load())[1]
+
+
+def warn_if_missing() -> None:
+    """Warn with what ``missing`` says, the first time in a process and never again."""
+    global _warned
+    text = missing()
+    with _lock:
+        if text is None or _warned:
+            return
+        _warned = True
+    warnings.warn(text, RuntimeWarning, stacklevel=_level_of_the_user())
+
+
+@contextmanager
+def forced_isa(name: str) -> Iterator[None]:
+    """Run the C++ kernels inside the ``with`` block on one instruction set, in every thread.
+
+    Args:
+        name: ``"avx512"``, ``"avx2"`` or ``"baseline"``.
+
+    Raises:
+        BackendError: these kernels or this processor do not have it, or there are no kernels.
+    """
+    kernels = extension()
+    if kernels is None:
+        raise BackendError(f"expected C++ kernels to run on {name!r}, got none: {missing()}")
+    before: str = kernels.isa()
+    _use_isa(kernels, name, "forced_isa")
+    try:
+        yield
+    finally:
+        kernels.use_isa(before)
+
+
+def _load() -> tuple[ModuleType | None, str | None]:
+    global _loaded
+    with _lock:
+        if _loaded is None:
+            _loaded = _import()
+        return _loaded
+
+
+def _import() -> tuple[ModuleType | None, str | None]:
+    try:
+        kernels = importlib.import_module(_NAME)
+    except ModuleNotFoundError as error:
+        if error.name != _NAME:
+            raise
+        return None, (
+            "the C++ kernels were not built when momentumrnn was installed, so slower code runs in their "
+            "place; install a C++17 compiler (Debian: apt install g++ python3-dev; macOS: xcode-select "
+            f"--install) and {_REINSTALL}"
+        )
+    except ImportError as error:
+        return None, (
+            f"the C++ kernels of momentumrnn are installed but cannot be loaded ({error}), so slower code "
+            f"runs in their place; to build them again, {_REINSTALL}"
+        )
+    if name := os.environ.get(_VARIABLE):
+        _use_isa(kernels, name, f"the environment variable {_VARIABLE}")
+    return kernels, None
+
+
+def _use_isa(kernels: ModuleType, name: str, who: str) -> None:
+    try:
+        kernels.use_isa(name)
+    except ValueError:
+        available: list[str] = kernels.isas()
+        near = get_close_matches(name, available, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise BackendError(
+            f"{who} expected an instruction set that the kernels and this processor have, among "
+            f"{', '.join(available)}, got {name!r}{hint}"
+        ) from None
+
+
+def _level_of_the_user() -> int:
+    """Return the ``stacklevel`` at which the caller's caller is neither this package nor torch.
+
+    A layer is called through ``torch.nn.Module``, so the line to show is behind both.
+    """
+    level = 1
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in {
+        "momentumrnn",
+        "torch",
+    }:
+        level += 1
+        frame = frame.f_back
+    return level

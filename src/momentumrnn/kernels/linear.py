@@ -1,0 +1,182 @@
+"""A linear rule over a layer's input in C++, as a torch operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from momentumrnn.kernels.operators import (
+    LIBRARY,
+    address,
+    compiled,
+    empty,
+    in_graph,
+    wants_gradient,
+)
+from momentumrnn.kernels.packed import PackedRows
+
+__all__ = ["linear_filter"]
+
+LIBRARY.define(
+    "linear_filter(Tensor x, bool ones, Tensor decay, float gain, Tensor? batch_sizes, int batch) "
+    "-> (Tensor, Tensor)"
+)
+LIBRARY.define(
+    "linear_filter_backward(Tensor grad_output, Tensor? grad_last, bool ones, Tensor decay, float gain, "
+    "Tensor? batch_sizes, int batch) -> Tensor"
+)
+
+
+def linear_filter(
+    x: Tensor, ones: bool, decay: float | Tensor, gain: float, packed: PackedRows | None
+) -> tuple[Tensor, Tensor]:
+    """Run p_t = μ_t p_{t-1} + s [x_t, 1] from p = 0, the state kept in float64 between steps.
+
+    Args:
+        x: (T, B, d), or the rows (N, d) of a packed batch.
+        ones: whether a constant feature is put behind x's.
+        decay: μ: a number, (T,) or (T, B), in no need of a gradient.
+        gain: s.
+        packed: the packed batch's places.
+
+    Returns:
+        p, (T, B, d + 1) or (N, d + 1), d without the constant; and p after each sequence's own last step.
+    """
+    if not isinstance(decay, Tensor):
+        decay = torch.full((1,), decay, dtype=torch.float64)
+    decay = decay.to(torch.float64)
+    sizes = None if packed is None else packed.batch_sizes
+    batch = x.shape[1] if packed is None else packed.lengths.shape[0]
+    inputs = (x, ones, decay, gain, sizes, batch)
+    if in_graph(x):
+        p, last = torch.ops.momentumrnn.linear_filter(*inputs)
+    else:
+        run: Any = _LinearFilter.apply if wants_gradient((x,)) else _linear_filter
+        p, last = run(*inputs)
+    return p, last
+
+
+def _describe(
+    rows: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int
+) -> dict[str, Any]:
+    """Describe what both directions share; ``rows`` is x or its gradient."""
+    return {
+        "threads": torch.get_num_threads(),
+        "steps": rows.shape[0] if batch_sizes is None else batch_sizes.shape[0],
+        "batch": batch,
+        "sizes": address(batch_sizes),
+        "features": rows.shape[-1],
+        "ones": int(ones),
+        "gain": gain,
+        "decay": address(decay),
+        "decay_step": decay.stride(0) if decay.shape[0] > 1 else 0,
+        "decay_sequence": 1 if decay.dim() == 2 and decay.shape[1] > 1 else 0,
+    }
+
+
+@torch.library.impl(LIBRARY, "linear_filter", "CPU")
+def _linear_filter(
+    x: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int
+) -> tuple[Tensor, Tensor]:
+    x, decay = x.contiguous(), decay.contiguous()
+    width = x.shape[-1] + int(ones)
+    p, last = empty((*x.shape[:-1], width), x), x.new_empty((batch, width))
+    if p.numel():
+        problem = _describe(x, ones, decay, gain, batch_sizes, batch)
+        problem |= {"x": address(x), "output": address(p), "last": address(last)}
+        compiled().linear_forward(problem, x.dtype is torch.float64)
+    return p, last
+
+
+@torch.library.impl(LIBRARY, "linear_filter_backward", "CPU")
+def _linear_filter_backward(
+    grad_output: Tensor,
+    grad_last: Tensor | None,
+    ones: bool,
+    decay: Tensor,
+    gain: float,
+    batch_sizes: Tensor | None,
+    batch: int,
+) -> Tensor:
+    decay, grad_output = decay.contiguous(), grad_output.contiguous()
+    grad_last = None if grad_last is None else grad_last.contiguous()
+    grad_x = empty((*grad_output.shape[:-1], grad_output.shape[-1] - int(ones)), grad_output)
+    if grad_x.numel():
+        problem = _describe(grad_x, ones, decay, gain, batch_sizes, batch)
+        problem |= {"grad_output": address(grad_output), "grad_last": address(grad_last)}
+        problem |= {"grad_x": address(grad_x)}
+        compiled().linear_backward(problem, grad_output.dtype is torch.float64)
+    return grad_x
+
+
+def _fake(
+    x: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int
+) -> tuple[Tensor, Tensor]:
+    width = x.shape[-1] + int(ones)
+    return x.new_empty((*x.shape[:-1], width)), x.new_empty((batch, width))
+
+
+def _fake_backward(grad_output: Tensor, grad_last: Tensor | None, ones: bool, *_: Any) -> Tensor:
+    return grad_output.new_empty((*grad_output.shape[:-1], grad_output.shape[-1] - int(ones)))
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, ctx.ones, decay, ctx.gain, batch_sizes, ctx.batch = inputs
+    ctx.save_for_backward(decay, batch_sizes)
+    ctx.shape = output[0].shape
+    ctx.like = x.new_empty(0)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_output: Tensor | None, grad_last: Tensor | None) -> Any:
+    decay, batch_sizes = ctx.saved_tensors
+    if grad_output is None:
+        grad_output = ctx.like.new_zeros(ctx.shape)
+    through: Any = _linear_filter_backward
+    if torch.is_grad_enabled() or in_graph(grad_output):
+        # There the derivative is differentiated again, or the graph gets its node.
+        through = torch.ops.momentumrnn.linear_filter_backward
+    grad_x = through(grad_output, grad_last, ctx.ones, decay, ctx.gain, batch_sizes, ctx.batch)
+    return grad_x, None, None, None, None, None
+
+
+class _LinearFilter(torch.autograd.Function):
+    """The same derivative for calls that need no operator."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+        return _linear_filter(*inputs)
+
+    setup_context = staticmethod(_setup)
+    backward = staticmethod(_backward)
+
+
+torch.library.register_fake("momentumrnn::linear_filter", _fake, lib=LIBRARY)
+torch.library.register_fake("momentumrnn::linear_filter_backward", _fake_backward, lib=LIBRARY)
+torch.library.register_autograd("momentumrnn::linear_filter", _backward, setup_context=_setup, lib=LIBRARY)
+
+
+def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, grad_last, ctx.ones, decay, ctx.gain, batch_sizes, ctx.batch = inputs
+    ctx.save_for_backward(decay, batch_sizes)
+    ctx.with_last = grad_last is not None
+
+
+def _backward_of_backward(ctx: Any, grad: Tensor) -> Any:
+    # The filter is linear: the derivative of its transpose is the filter, without the constant feature.
+    decay, batch_sizes = ctx.saved_tensors
+    p, last = torch.ops.momentumrnn.linear_filter(grad, False, decay, ctx.gain, batch_sizes, ctx.batch)
+    if ctx.ones:
+        p, last = F.pad(p, (0, 1)), F.pad(last, (0, 1))
+    return p, last if ctx.with_last else None, None, None, None, None, None
+
+
+torch.library.register_autograd(
+    "momentumrnn::linear_filter_backward",
+    _backward_of_backward,
+    setup_context=_setup_backward,
+    lib=LIBRARY,
+)
