@@ -29,6 +29,8 @@ __all__ = ["adaptive_rule"]
 
 # Steps from one kept state to the next: the states take 2 / 32 of the memory of what they belong to.
 _INTERVAL = 32
+# Of so few features the drive is made inside the scan: written and read as a whole it would take longer.
+_FEW_FEATURES = 16
 
 _INPUTS = (
     "Tensor x, Tensor weight, Tensor? bias, Tensor coefficients, float eps, Tensor? v_0, Tensor? m_0, "
@@ -97,6 +99,12 @@ def _drive(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return drive
 
 
+def _features(x: Tensor, weight: Tensor, bias: Tensor | None) -> dict[str, Tensor | None]:
+    """Return what the drive is made of, for the kernel to make it where it needs it."""
+    bias = None if bias is None else bias.contiguous()
+    return {"x": x.contiguous(), "weight": weight.contiguous(), "bias": bias}
+
+
 def _states(x: Tensor, weight: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
     """Return the number of steps, of sequences and of channels."""
     if batch_sizes is None:
@@ -105,7 +113,11 @@ def _states(x: Tensor, weight: Tensor, batch_sizes: Tensor | None) -> tuple[int,
 
 
 def _describe(
-    sizes: tuple[int, int, int], coefficients: Tensor, eps: float, arrays: dict[str, Tensor | None]
+    sizes: tuple[int, int, int],
+    features: int,
+    coefficients: Tensor,
+    eps: float,
+    arrays: dict[str, Tensor | None],
 ) -> dict[str, Any]:
     steps, batch, channels = sizes
     momentum, step_size, beta, rest = coefficients.unbind()
@@ -115,6 +127,7 @@ def _describe(
         "steps": steps,
         "batch": batch,
         "channels": channels,
+        "features": features,
         "interval": _INTERVAL,
         "eps": eps,
         **{name: address(tensor) for name, tensor in arrays.items()},
@@ -140,15 +153,16 @@ def _adaptive_rule(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     sizes = _states(x, weight, batch_sizes)
     coefficients = coefficients.contiguous()
-    drive = _drive(x, weight, bias)
+    made_inside = x.shape[-1] <= _FEW_FEATURES
+    d = empty((*x.shape[:-1], weight.shape[0]), x) if made_inside else _drive(x, weight, bias)
     v_n, m_n = x.new_empty(sizes[1:]), x.new_empty(sizes[1:])
     saved = empty(_saved_shape(sizes, train), x)
     if sizes[1] == 0:
-        return drive, v_n, m_n, saved
+        return d, v_n, m_n, saved
     arrays: dict[str, Tensor | None] = {
+        **(_features(x, weight, bias) if made_inside else {"drive": d}),
         "sizes": batch_sizes,
-        "drive": drive,
-        "output": drive,
+        "output": d,
         "v_0": None if v_0 is None else v_0.contiguous(),
         "m_0": None if m_0 is None else m_0.contiguous(),
         "v_saved": saved[0] if train else None,
@@ -156,8 +170,10 @@ def _adaptive_rule(
         "v_n": v_n,
         "m_n": m_n,
     }
-    compiled().adaptive_forward(_describe(sizes, coefficients, eps, arrays), x.dtype is torch.float64)
-    return drive, v_n, m_n, saved
+    compiled().adaptive_forward(
+        _describe(sizes, x.shape[-1], coefficients, eps, arrays), x.dtype is torch.float64
+    )
+    return d, v_n, m_n, saved
 
 
 @torch.library.impl(LIBRARY, "adaptive_rule_backward", "CPU")
@@ -187,11 +203,18 @@ def _adaptive_rule_backward(
     grads = _gradients(inputs, wanted, empty)
     grad_x, grad_weight, grad_bias, grad_coefficients, grad_v_0, grad_m_0 = grads
     learned = grad_coefficients.unbind() if grad_coefficients.numel() else [None] * 4
-    # Not kept from the forward pass, which wrote its result there: it is as large as all gates.
-    drive = _drive(x, weight, bias)
+    made_inside = x.shape[-1] <= _FEW_FEATURES
+    drive: Tensor | None = None
+    if not made_inside:
+        # Not kept from the forward pass, which wrote its result there: it is as large as all gates.
+        drive = _drive(x, weight, bias)
+    elif grad_x.numel():
+        drive = empty((*x.shape[:-1], weight.shape[0]), x)
     arrays: dict[str, Tensor | None] = {
+        **(_features(x, weight, bias) if made_inside else {"drive": drive}),
         "sizes": batch_sizes,
-        "drive": drive,
+        "grad_weight": grad_weight if made_inside else None,
+        "grad_bias": grad_bias if made_inside else None,
         "v_0": None if v_0 is None else v_0.contiguous(),
         "m_0": None if m_0 is None else m_0.contiguous(),
         "v_saved": saved[0],
@@ -207,11 +230,16 @@ def _adaptive_rule_backward(
         "grad_beta": learned[2],
         "grad_rest": learned[3],
     }
-    compiled().adaptive_backward(_describe(sizes, coefficients, eps, arrays), x.dtype is torch.float64)
+    compiled().adaptive_backward(
+        _describe(sizes, x.shape[-1], coefficients, eps, arrays), x.dtype is torch.float64
+    )
+    if drive is None:
+        return grads
+    # By now the drive's own gradient.
     flat, rows = drive.view(-1, sizes[2]), x.flatten(0, -2)
-    if grad_weight.numel():
+    if grad_weight.numel() and not made_inside:
         torch.mm(flat.t(), rows, out=grad_weight)
-    if grad_bias.numel():
+    if grad_bias.numel() and not made_inside:
         torch.sum(flat, 0, out=grad_bias)
     if grad_x.numel():
         torch.mm(flat, weight, out=grad_x.view(-1, x.shape[-1]))

@@ -88,7 +88,42 @@ private:
         }
     }
 
+    // A single row, of a cell whose slots are its gates: all of them in one pass, so that there are enough sums to
+    // keep the arithmetic busy.
+    NOINLINE_MEMBER void multiply_row(long t, long r, long block, T* sums) {
+        constexpr int S = Cell::slots;
+        const long row = p_.rows.first(t) + r;
+        const T* panel[S];
+        V sum[S][2];
+        for (int s = 0; s < S; s++) {
+            panel[s] = weights_.panel(block, s);
+            const T* bias = weights_.bias(block, s);
+            const T* ready = p_.ready ? p_.ready + row * S * p_.hidden + s * p_.hidden + block * width : nullptr;
+            for (int v = 0; v < 2; v++) {
+                sum[s][v] = load<T>(bias + v * L);
+                if (ready) sum[s][v] += load<T>(ready + v * L, blocks_.columns_in(block) - v * L);
+            }
+        }
+        const auto add = [&](const T* a, long k) {
+            for (long i = 0; i < k; i++) {
+                const V x = splat(a[i]);
+                UNROLL
+                for (int s = 0; s < S; s++)
+                    UNROLL
+                    for (int v = 0; v < 2; v++) sum[s][v] += x * load<T>(panel[s] + v * L);
+                UNROLL
+                for (int s = 0; s < S; s++) panel[s] += width;
+            }
+        };
+        add(state(t) + r * stride_, p_.hidden);
+        if (!p_.ready) add(p_.x + row * p_.features, p_.features);
+        for (int s = 0; s < S; s++)
+            for (int v = 0; v < 2; v++) store<T>(sums + s * group * width + v * L, sum[s][v]);
+    }
+
     void multiply_block(long t, long r0, long rows, long block, T* sums) {
+        if constexpr (Cell::gates == Cell::slots && Cell::slots > 1)
+            if (rows == 1 && blocks_.vectors(block) == 2) return multiply_row(t, r0, block, sums);
         const long row = p_.rows.first(t) + r0, columns = Cell::gates * p_.hidden;
         for (int s = 0; s < Cell::slots; s++) {
             const T* h = state(t) + r0 * stride_;

@@ -4,7 +4,8 @@
 #define MOMENTUMRNN_ISA baseline
 #endif
 
-#include "adaptive.h"
+#include "adaptive_backward.h"
+#include "adaptive_forward.h"
 #include "backward.h"
 #include "forward.h"
 #include "linear.h"

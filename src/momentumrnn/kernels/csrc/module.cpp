@@ -121,6 +121,10 @@ template <class T> void read_adaptive(Reader& from, Adaptive<T>& p) {
     from.array("beta", p.beta);
     from.array("rest", p.rest);
     from.array("drive", p.drive);
+    from.array("x", p.x);
+    from.size("features", p.features);
+    from.array("weight", p.weight);
+    from.array("bias", p.bias);
     from.array("v_0", p.v_0);
     from.array("m_0", p.m_0);
     from.array("v_saved", p.v_saved);
@@ -140,6 +144,8 @@ template <class T> void read(Reader& from, AdaptiveBackward<T>& p) {
     from.array("grad_v_n", p.grad_v_n);
     from.array("grad_m_n", p.grad_m_n);
     from.array("grad_drive", p.grad_drive);
+    from.array("grad_weight", p.grad_weight);
+    from.array("grad_bias", p.grad_bias);
     from.array("grad_v_0", p.grad_v_0);
     from.array("grad_m_0", p.grad_m_0);
     from.array("grad_momentum", p.grad_momentum);

@@ -80,7 +80,13 @@ template <class T> struct Adaptive {
     double eps;
     // Each (C): μ, s, β and 1 - β, the last given for itself because float32 would round it away.
     const T *momentum, *step_size, *beta, *rest;
-    const T* drive;     // a, (N, C)
+    // a, ready …
+    const T* drive;     // (N, C), or null
+    // … or x Wᵀ + b, of few features, made where it is used.
+    const T* x;         // (N, D), or null
+    long features;
+    const T* weight;    // (C, D)
+    const T* bias;      // (C) or null
     const T* v_0;       // (B, C) or null for zero
     const T* m_0;
     // v and m before every `interval`-th step, from which backward starts again: step t's, t a multiple of
@@ -97,7 +103,10 @@ template <class T> struct AdaptiveForward : Adaptive<T> {
 template <class T> struct AdaptiveBackward : Adaptive<T> {
     const T* grad_output;   // (N, C)
     const T *grad_v_n, *grad_m_n;   // (B, C) or null
-    T* grad_drive;      // (N, C); may be grad_output itself
+    // (N, C); may be grad_output itself or the drive itself. With features null unless somebody asks for it.
+    T* grad_drive;
+    T* grad_weight;     // (C, D), with features, or null
+    T* grad_bias;       // (C), with features, or null
     T *grad_v_0, *grad_m_0;     // (B, C) or null
     // (C) each, or all four null where no coefficient is learned.
     T *grad_momentum, *grad_step_size, *grad_beta, *grad_rest;

@@ -1,0 +1,129 @@
+// How the work of Adam and RMSProp is cut.
+//
+// No element of the drive meets another, so the B · C elements of a step are one long row, cut into blocks:
+// memory is read in long runs, and what a block carries from step to step stays in cache. Where the drive is
+// made of features, a block keeps to one sequence, whose few numbers then serve all of its channels. How the
+// row is cut depends on the sizes alone, so that every result has the same bits whoever computes it.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "pool.h"
+#include "problem.h"
+#include "simd.h"
+#include "threads.h"
+
+namespace momentumrnn::MOMENTUMRNN_ISA {
+
+template <class T> constexpr long line = 64 / sizeof(T);
+template <class T> INLINE long whole_lines(long count) { return (count + line<T> - 1) / line<T> * line<T>; }
+
+// Not the standard library's: a template that two instruction sets share is compiled for one of them.
+template <class T> INLINE void copy(const T* from, long count, T* to) {
+    if (count > 0) std::memcpy(to, from, static_cast<size_t>(count) * sizeof(T));
+}
+
+template <class T> INLINE void clear(T* to, long count) {
+    if (count > 0) std::memset(to, 0, static_cast<size_t>(count) * sizeof(T));
+}
+
+template <class T> INLINE void copy_or_clear(const T* from, long first, long count, T* to) {
+    from ? copy(from + first, count, to) : clear(to, count);
+}
+
+// Elements first … first + length of the row, with scratch memory for whoever works on them.
+template <class T> struct Block {
+    const Adaptive<T>& q;
+    long first, length;
+    T* scratch;
+
+    // One cache line more than is needed: arrays at equal distances of a power of two would throw each
+    // other out of the cache.
+    static long pitch(long length) { return whole_lines<T>(length) + line<T>; }
+
+    T* take(long arrays = 1) {
+        T* const taken = scratch;
+        scratch += arrays * pitch(length);
+        clear(taken, arrays * pitch(length));
+        return taken;
+    }
+
+    // What each channel has, or zero, for the elements one after the other.
+    const T* spread(const T* from) {
+        T* const to = take();
+        for (long i = 0, run; from && i < length; i += run) {
+            const long channel = (first + i) % q.channels;
+            run = std::min(length - i, q.channels - channel);
+            copy(from + channel, run, to + i);
+        }
+        return to;
+    }
+
+    // How many of the elements belong to sequences that run at step t: always the first ones.
+    long running(long t) const {
+        return std::min(length, std::max(0L, q.rows.running(t) * q.channels - first));
+    }
+    // How many of the steps from t on, `most` at most, have any of them running.
+    long steps(long t, long most) const {
+        long count = 0;
+        while (count < most && running(t + count) > 0) count++;
+        return count;
+    }
+    long place(long t) const { return q.rows.first(t) * q.channels + first; }
+};
+
+// As many threads as are worth waking: one costs as much as this many elements.
+template <class T> INLINE int sharers(const Adaptive<T>& q, long work, long most) {
+    constexpr long worthwhile = 16384;
+    return static_cast<int>(std::min<long>(q.threads, std::min(most, 1 + work / worthwhile)));
+}
+
+// Runs body on every block. A block wants `arrays` arrays of its length and `words` more of scratch memory.
+template <class T, class Body> void for_blocks(const Adaptive<T>& q, long arrays, long words, const Body& body) {
+    // A short row is cut too, for the sake of the other threads.
+    constexpr long shortest = 256, longest = 4096 / sizeof(T);
+    // A panel of two vectors, of whatever width, lies within one block.
+    constexpr long unit = 2 * line<T>;
+    const long elements = q.rows.batch * q.channels, span = q.x ? q.channels : elements;
+    const long most = std::min(longest, std::max(shortest, elements / 16));
+    const long pieces = (span + most - 1) / most;
+    const long size = ((span + pieces - 1) / pieces + unit - 1) / unit * unit;
+    const long cuts = (span + size - 1) / size, blocks = elements / span * cuts;
+    const int parts = sharers(q, q.rows.total() * q.channels, blocks);
+    const long each = arrays * Block<T>::pitch(size) + words;
+    const Buffer<T> scratch(static_cast<size_t>(parts * each));
+    // In a packed batch the first blocks run longest; whoever is free takes the next.
+    std::atomic<long> next{0};
+    parallel(parts, [&](int part) {
+        const FlushDenormals flush;
+        for (long i; (i = next.fetch_add(1, std::memory_order_relaxed)) < blocks;) {
+            const long at = i % cuts * size;
+            body(Block<T>{q, i / cuts * span + at, std::min(size, span - at), scratch + part * each});
+        }
+    });
+}
+
+template <class T> struct Coefficients {
+    static constexpr int count = 4;
+    const T *momentum, *step_size, *beta, *rest;
+
+    explicit Coefficients(Block<T>& block)
+        : momentum(block.spread(block.q.momentum)), step_size(block.spread(block.q.step_size)),
+          beta(block.spread(block.q.beta)), rest(block.spread(block.q.rest)) {}
+};
+
+// v and m of a block, or their gradients.
+template <class T> struct State {
+    T *v, *m;
+};
+
+// A step's elements in memory. Those of the next step to be visited are `ahead` elements away: caches foresee
+// a run of reads or writes, but not the jump to the next run.
+template <class T> struct Place {
+    T* at;
+    long ahead;
+};
+
+}  // namespace momentumrnn::MOMENTUMRNN_ISA

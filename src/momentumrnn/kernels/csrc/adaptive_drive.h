@@ -1,0 +1,149 @@
+// The drive of a block: read, or made of a few features where it is used, since it is as large as the result.
+//
+// One feature is multiplied inside the steps. More are multiplied for some steps at once into memory that a
+// cache holds, in tiles which keep W in registers; the drive's gradient then takes its place, and is
+// multiplied from there.
+#pragma once
+
+#include "adaptive_blocks.h"
+#include "weights.h"
+
+namespace momentumrnn::MOMENTUMRNN_ISA {
+
+// The drive at one step, from memory …
+template <class T> struct StoredDrive {
+    Place<const T> from;
+    long count;
+};
+
+template <class T> INLINE Vector<T> load_drive(const StoredDrive<T>& a, long i) {
+    prefetch(a.from.at + a.from.ahead + i);
+    return load<T>(a.from.at + i, a.count - i);
+}
+
+// … or from one feature.
+template <class T> struct SingleDrive {
+    T x;
+    const T *weight, *bias;
+};
+
+template <class T> INLINE Vector<T> load_drive(const SingleDrive<T>& a, long i) {
+    return splat<T>(a.x) * load<T>(a.weight + i) + load<T>(a.bias + i);
+}
+
+template <class T> class ReadyDrives {
+public:
+    static constexpr long arrays = 0;
+
+    explicit ReadyDrives(Block<T>& block) : block_(block) {}
+
+    void make(long, long) const {}
+    StoredDrive<T> at(long t, long ahead) const {
+        return {{block_.q.drive + block_.place(t), ahead}, block_.running(t)};
+    }
+    Place<T> gradient(long, Place<T> wanted) const { return wanted; }
+    void collect(long, long, T*, T*) const {}
+
+private:
+    const Block<T>& block_;
+};
+
+template <class T> class SingleDrives {
+public:
+    static constexpr long arrays = 2;
+
+    explicit SingleDrives(Block<T>& block)
+        : block_(block), weight_(block.spread(block.q.weight)), bias_(block.spread(block.q.bias)) {}
+
+    void make(long, long) const {}
+    SingleDrive<T> at(long t, long) const {
+        return {block_.q.x[block_.q.rows.first(t) + block_.first / block_.q.channels], weight_, bias_};
+    }
+    Place<T> gradient(long, Place<T> wanted) const { return wanted; }
+    void collect(long, long, T*, T*) const {}
+
+private:
+    const Block<T>& block_;
+    const T *weight_, *bias_;
+};
+
+// W and b as panels, for all blocks; b is the column of W for a feature that is always 1.
+template <class T> class DrivePanels {
+public:
+    explicit DrivePanels(const Adaptive<T>& q)
+        : depth(q.features + 1), data_(static_cast<size_t>((q.channels + width) * depth)) {
+        const ColumnBlocks<T> blocks{q.channels};
+        for (long i = 0; i < blocks.count(); i++) {
+            const long channel = i * width, count = blocks.columns_in(i), columns = blocks.vectors(i) * blocks.lanes;
+            T* const to = data_ + channel * depth;
+            transpose_into(q.weight + channel * q.features, q.features, count, q.features, to, columns, columns);
+            clear(to + q.features * columns, columns);
+            if (q.bias) copy(q.bias + channel, count, to + q.features * columns);
+        }
+    }
+
+    const T* at(long channel) const { return data_ + channel * depth; }
+
+    const long depth;
+
+private:
+    static constexpr long width = ColumnBlocks<T>::width;
+    Buffer<T> data_;
+};
+
+template <class T> class MadeDrives {
+public:
+    // For `most` steps at once.
+    MadeDrives(Block<T>& block, const DrivePanels<T>& panels, long most)
+        : block_(block), panels_(panels), pitch_(block.pitch(block.length)), drive_(block.take(most)),
+          x_(block.scratch) {
+        block.scratch += words(panels.depth, most);
+    }
+
+    static long words(long depth, long most) { return whole_lines<T>(most * depth); }
+
+    void make(long t, long steps) {
+        const Adaptive<T>& q = block_.q;
+        const long sequence = block_.first / q.channels, channel = block_.first % q.channels, depth = panels_.depth;
+        first_ = t;
+        for (long k = 0; k < steps; k++) {
+            const T* x = q.x + (q.rows.first(t + k) + sequence) * q.features;
+            for (long d = 0; d < q.features; d++) x_[k * depth + d] = x[d];
+            x_[k * depth + q.features] = T(1);
+        }
+        const ColumnBlocks<T> blocks{block_.length};
+        for (long i = 0; i < blocks.count(); i++) {
+            Tile<T> tile{};
+            tile.a = x_;
+            tile.lda = tile.k = depth;
+            tile.panel = panels_.at(channel + i * blocks.width);
+            tile.c = drive_ + i * blocks.width;
+            tile.ldc = pitch_;
+            // Zero behind the last channel.
+            tile.columns = blocks.width;
+            product<T>(steps, blocks.vectors(i), tile);
+        }
+    }
+
+    StoredDrive<T> at(long t, long) const { return {{drive_ + (t - first_) * pitch_, 0}, block_.length}; }
+    Place<T> gradient(long t, Place<T>) const { return {drive_ + (t - first_) * pitch_, 0}; }
+
+    // Adds the gradients that stand in the drive's place to W's, turned round, and b's; and copies them.
+    void collect(long t, long steps, T* sums, T* wanted) const {
+        const ColumnBlocks<T> blocks{block_.length};
+        for (long i = 0; sums && i < blocks.count(); i++)
+            outer_product<T>(panels_.depth, blocks.vectors(i), x_, panels_.depth, drive_ + i * blocks.width, pitch_,
+                             steps, sums + i * blocks.width, pitch_);
+        for (long k = 0; wanted && k < steps; k++)
+            copy(drive_ + k * pitch_, block_.length, wanted + block_.place(t + k));
+    }
+
+private:
+    const Block<T>& block_;
+    const DrivePanels<T>& panels_;
+    const long pitch_;
+    T *drive_, *x_;
+    long first_ = 0;
+};
+
+}  // namespace momentumrnn::MOMENTUMRNN_ISA
