@@ -30,7 +30,9 @@ __all__ = ["adaptive_rule"]
 # Steps from one kept state to the next: the states take 2 / 32 of the memory of what they belong to.
 _INTERVAL = 32
 # Of so few features the drive is made inside the scan: written and read as a whole it would take longer.
-_FEW_FEATURES = 16
+# For fewer channels than these it would not.
+_FEW_FEATURES = 64
+_FEW_CHANNELS = 64
 
 _INPUTS = (
     "Tensor x, Tensor weight, Tensor? bias, Tensor coefficients, float eps, Tensor? v_0, Tensor? m_0, "
@@ -99,6 +101,12 @@ def _drive(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return drive
 
 
+def _is_made_inside(features: int, sizes: tuple[int, int, int]) -> bool:
+    steps, _, channels = sizes
+    # The sums for W's gradient, a row a feature for each sequence, want steps enough to be worth it.
+    return 0 < features <= min(_FEW_FEATURES, steps // 2) and channels >= _FEW_CHANNELS
+
+
 def _features(x: Tensor, weight: Tensor, bias: Tensor | None) -> dict[str, Tensor | None]:
     """Return what the drive is made of, for the kernel to make it where it needs it."""
     bias = None if bias is None else bias.contiguous()
@@ -153,7 +161,7 @@ def _adaptive_rule(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     sizes = _states(x, weight, batch_sizes)
     coefficients = coefficients.contiguous()
-    made_inside = x.shape[-1] <= _FEW_FEATURES
+    made_inside = _is_made_inside(x.shape[-1], sizes)
     d = empty((*x.shape[:-1], weight.shape[0]), x) if made_inside else _drive(x, weight, bias)
     v_n, m_n = x.new_empty(sizes[1:]), x.new_empty(sizes[1:])
     saved = empty(_saved_shape(sizes, train), x)
@@ -203,7 +211,7 @@ def _adaptive_rule_backward(
     grads = _gradients(inputs, wanted, empty)
     grad_x, grad_weight, grad_bias, grad_coefficients, grad_v_0, grad_m_0 = grads
     learned = grad_coefficients.unbind() if grad_coefficients.numel() else [None] * 4
-    made_inside = x.shape[-1] <= _FEW_FEATURES
+    made_inside = _is_made_inside(x.shape[-1], sizes)
     drive: Tensor | None = None
     if not made_inside:
         # Not kept from the forward pass, which wrote its result there: it is as large as all gates.

@@ -21,12 +21,12 @@ from momentumrnn.kernels.packed import PackedRows
 __all__ = ["linear_filter"]
 
 LIBRARY.define(
-    "linear_filter(Tensor x, bool ones, Tensor decay, float gain, Tensor? batch_sizes, int batch) "
+    "linear_filter(Tensor x, bool ones, Tensor decay, float gain, Tensor? batch_sizes, SymInt batch) "
     "-> (Tensor, Tensor)"
 )
 LIBRARY.define(
     "linear_filter_backward(Tensor grad_output, Tensor? grad_last, bool ones, Tensor decay, float gain, "
-    "Tensor? batch_sizes, int batch) -> Tensor"
+    "Tensor? batch_sizes, SymInt batch) -> Tensor"
 )
 
 

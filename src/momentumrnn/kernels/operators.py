@@ -98,7 +98,11 @@ def in_graph(tensor: Tensor) -> bool:
     Where nobody does, the same code is called without the dispatcher, which would cost a small
     layer as much as its arithmetic.
     """
-    return torch.compiler.is_compiling() or type(tensor) not in (Tensor, torch.nn.Parameter)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return True
+    # torch has no public question for the modes that watch every operator.
+    watched: bool = torch._C._len_torch_dispatch_stack() > 0
+    return watched or type(tensor) not in (Tensor, torch.nn.Parameter)
 
 
 def compiled() -> Any:
