@@ -16,11 +16,12 @@ from momentumrnn.kernels.operators import (
     empty,
     gradients_again,
     in_graph,
+    plain,
     refuse_second_derivative,
     wants_gradient,
 )
 from momentumrnn.kernels.packed import PackedRows
-from momentumrnn.kernels.problem import transforms
+from momentumrnn.kernels.problem import holds_many
 from momentumrnn.rules import Adam, RMSProp, RuleState
 from momentumrnn.rules.base import last_step
 from momentumrnn.rules.scan import linear_scan
@@ -109,8 +110,8 @@ def _is_made_inside(features: int, sizes: tuple[int, int, int]) -> bool:
 
 def _features(x: Tensor, weight: Tensor, bias: Tensor | None) -> dict[str, Tensor | None]:
     """Return what the drive is made of, for the kernel to make it where it needs it."""
-    bias = None if bias is None else bias.contiguous()
-    return {"x": x.contiguous(), "weight": weight.contiguous(), "bias": bias}
+    bias = None if bias is None else plain(bias)
+    return {"x": plain(x), "weight": plain(weight), "bias": bias}
 
 
 def _states(x: Tensor, weight: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
@@ -160,7 +161,7 @@ def _adaptive_rule(
     train: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     sizes = _states(x, weight, batch_sizes)
-    coefficients = coefficients.contiguous()
+    coefficients = plain(coefficients)
     made_inside = _is_made_inside(x.shape[-1], sizes)
     d = empty((*x.shape[:-1], weight.shape[0]), x) if made_inside else _drive(x, weight, bias)
     v_n, m_n = x.new_empty(sizes[1:]), x.new_empty(sizes[1:])
@@ -171,8 +172,8 @@ def _adaptive_rule(
         **(_features(x, weight, bias) if made_inside else {"drive": d}),
         "sizes": batch_sizes,
         "output": d,
-        "v_0": None if v_0 is None else v_0.contiguous(),
-        "m_0": None if m_0 is None else m_0.contiguous(),
+        "v_0": None if v_0 is None else plain(v_0),
+        "m_0": None if m_0 is None else plain(m_0),
         "v_saved": saved[0] if train else None,
         "m_saved": saved[1] if train else None,
         "v_n": v_n,
@@ -207,7 +208,7 @@ def _adaptive_rule_backward(
         # The forward pass was told that nobody would ask.
         saved = _adaptive_rule(*inputs, True)[3]
     sizes = _states(x, weight, batch_sizes)
-    coefficients = coefficients.contiguous()
+    coefficients = plain(coefficients)
     grads = _gradients(inputs, wanted, empty)
     grad_x, grad_weight, grad_bias, grad_coefficients, grad_v_0, grad_m_0 = grads
     learned = grad_coefficients.unbind() if grad_coefficients.numel() else [None] * 4
@@ -223,13 +224,13 @@ def _adaptive_rule_backward(
         "sizes": batch_sizes,
         "grad_weight": grad_weight if made_inside else None,
         "grad_bias": grad_bias if made_inside else None,
-        "v_0": None if v_0 is None else v_0.contiguous(),
-        "m_0": None if m_0 is None else m_0.contiguous(),
+        "v_0": None if v_0 is None else plain(v_0),
+        "m_0": None if m_0 is None else plain(m_0),
         "v_saved": saved[0],
         "m_saved": saved[1],
-        "grad_output": grad_output.contiguous(),
-        "grad_v_n": None if grad_v_n is None else grad_v_n.contiguous(),
-        "grad_m_n": None if grad_m_n is None else grad_m_n.contiguous(),
+        "grad_output": plain(grad_output),
+        "grad_v_n": None if grad_v_n is None else plain(grad_v_n),
+        "grad_m_n": None if grad_m_n is None else plain(grad_m_n),
         "grad_drive": drive,
         "grad_v_0": grad_v_0,
         "grad_m_0": grad_m_0,
@@ -312,14 +313,15 @@ def _backward(ctx: Any, grad: Tensor | None, grad_v_n: Any, grad_m_n: Any, _: An
     needs = ctx.needs_input_grad
     wanted = [*needs[:4], needs[5], needs[6]]
     inputs = (x, weight, bias, coefficients, ctx.eps, v_0, m_0, batch_sizes)
-    if torch.is_grad_enabled() and not in_graph(grad) and not transforms():
-        outputs = _in_torch(*inputs)
-        tensors = (x, weight, bias, coefficients, v_0, m_0)
-        given = gradients_again(outputs, (grad, grad_v_n, grad_m_n), tensors, wanted)
+    if not in_graph(grad) and (torch.is_grad_enabled() or holds_many(grad, grad_v_n, grad_m_n)):
+        # To be differentiated again, or for many gradients at once.
+        with torch.enable_grad():
+            outputs = _in_torch(*inputs)
+            tensors = (x, weight, bias, coefficients, v_0, m_0)
+            given = gradients_again(outputs, (grad, grad_v_n, grad_m_n), tensors, wanted)
         return (*given[:4], None, *given[4:], None, None)
     through: Any = _adaptive_rule_backward
-    if torch.is_grad_enabled() or in_graph(grad):
-        # There a second derivative is refused, or the graph gets its node.
+    if in_graph(grad):
         through = torch.ops.momentumrnn.adaptive_rule_backward
     grads = through(*inputs, saved, grad, grad_v_n, grad_m_n, wanted)
     given = [each if want else None for each, want in zip(grads, wanted, strict=True)]

@@ -14,9 +14,11 @@ from momentumrnn.kernels.operators import (
     compiled,
     empty,
     in_graph,
+    plain,
     wants_gradient,
 )
 from momentumrnn.kernels.packed import PackedRows
+from momentumrnn.kernels.problem import holds_many
 
 __all__ = ["linear_filter"]
 
@@ -81,7 +83,7 @@ def _describe(
 def _linear_filter(
     x: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int
 ) -> tuple[Tensor, Tensor]:
-    x, decay = x.contiguous(), decay.contiguous()
+    x, decay = plain(x), plain(decay)
     width = x.shape[-1] + int(ones)
     p, last = empty((*x.shape[:-1], width), x), x.new_empty((batch, width))
     if p.numel():
@@ -101,8 +103,8 @@ def _linear_filter_backward(
     batch_sizes: Tensor | None,
     batch: int,
 ) -> Tensor:
-    decay, grad_output = decay.contiguous(), grad_output.contiguous()
-    grad_last = None if grad_last is None else grad_last.contiguous()
+    decay, grad_output = plain(decay), plain(grad_output)
+    grad_last = None if grad_last is None else plain(grad_last)
     grad_x = empty((*grad_output.shape[:-1], grad_output.shape[-1] - int(ones)), grad_output)
     if grad_x.numel():
         problem = _describe(grad_x, ones, decay, gain, batch_sizes, batch)
@@ -136,8 +138,8 @@ def _backward(ctx: Any, grad_output: Tensor | None, grad_last: Tensor | None) ->
     if grad_output is None:
         grad_output = ctx.like.new_zeros(ctx.shape)
     through: Any = _linear_filter_backward
-    if torch.is_grad_enabled() or in_graph(grad_output):
-        # There the derivative is differentiated again, or the graph gets its node.
+    if torch.is_grad_enabled() or in_graph(grad_output) or holds_many(grad_output, grad_last):
+        # To be differentiated again, or for the graph to get its node.
         through = torch.ops.momentumrnn.linear_filter_backward
     grad_x = through(grad_output, grad_last, ctx.ones, decay, ctx.gain, batch_sizes, ctx.batch)
     return grad_x, None, None, None, None, None

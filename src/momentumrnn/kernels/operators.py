@@ -18,7 +18,7 @@ from momentumrnn.kernels.extension import extension, missing
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.packed import PackedRows
 from momentumrnn.kernels.plan import Plan, plan
-from momentumrnn.kernels.problem import transforms
+from momentumrnn.kernels.problem import holds_many
 
 __all__ = [
     "LIBRARY",
@@ -133,8 +133,13 @@ def address(tensor: Tensor | None) -> int | None:
     return None if tensor is None or tensor.numel() == 0 else tensor.data_ptr()
 
 
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
+def plain(tensor: Tensor) -> Tensor:
+    """Return the tensor with its numbers in memory as they are, one behind the other."""
+    return tensor.resolve_neg().contiguous()
+
+
+def _plain(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else plain(tensor)
 
 
 class _Call:
@@ -154,8 +159,8 @@ class _Call:
         batch_sizes: Tensor | None,
     ) -> None:
         self.cell = cell
-        self.features = features.contiguous()
-        self.weight_ih = _contiguous(weight_ih)
+        self.features = plain(features)
+        self.weight_ih = _plain(weight_ih)
         self.rows = tuple(features.shape[:-1])
         self.hidden = weight_hh.shape[1]
         self.gates = weight_hh.shape[0] // self.hidden
@@ -165,13 +170,13 @@ class _Call:
         self.separate = self.weight_ih is not None and not self.plan.fused
         # Kept until the call is over: the C++ side has nothing but their addresses.
         self._inputs: dict[str, Tensor | None] = {
-            "bias_ih": _contiguous(bias_ih),
-            "weight_hh": weight_hh.contiguous(),
-            "bias_hh": _contiguous(bias_hh),
-            "modrelu_bias": _contiguous(modrelu_bias),
-            "h_0": h_0.contiguous(),
-            "c_0": _contiguous(c_0),
-            "sizes": _contiguous(batch_sizes),
+            "bias_ih": _plain(bias_ih),
+            "weight_hh": plain(weight_hh),
+            "bias_hh": _plain(bias_hh),
+            "modrelu_bias": _plain(modrelu_bias),
+            "h_0": plain(h_0),
+            "c_0": _plain(c_0),
+            "sizes": _plain(batch_sizes),
         }
         if self.weight_ih is not None and not self.separate:
             self._inputs |= {"x": self.features, "weight_ih": self.weight_ih}
@@ -276,9 +281,9 @@ def _recurrence_backward(
             "output": output,
             "gates": gates,
             "cells": cells,
-            "grad_output": grad_output.contiguous(),
-            "grad_h_n": _contiguous(grad_h_n),
-            "grad_c_n": _contiguous(grad_c_n) if cell.startswith("lstm") else None,
+            "grad_output": plain(grad_output),
+            "grad_h_n": _plain(grad_h_n),
+            "grad_c_n": _plain(grad_c_n) if cell.startswith("lstm") else None,
             "grad_x": grad_features if inside else None,
             "grad_ready": ready,
             "grad_weight_ih": grad_weight_ih if inside else None,
@@ -357,12 +362,12 @@ def _backward(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, gra
     if grad_output is None:
         grad_output = torch.zeros_like(output)
     wanted = list(ctx.needs_input_grad[1:9])
-    if torch.is_grad_enabled() and not in_graph(grad_output) and not transforms():
+    if not in_graph(grad_output) and (torch.is_grad_enabled() or holds_many(grad_output, grad_h_n, grad_c_n)):
+        # To be differentiated again, or for many gradients at once.
         found = _differentiable_gradients(ctx.cell, tensors, wanted, (grad_output, grad_h_n, grad_c_n))
         return None, *found, None, None
     through: Any = _recurrence_backward
-    if torch.is_grad_enabled() or in_graph(grad_output):
-        # There a second derivative is refused, or the graph gets its node.
+    if in_graph(grad_output):
         through = torch.ops.momentumrnn.recurrence_backward
     grads = through(ctx.cell, *tensors, output, gates, cells, grad_output, grad_h_n, grad_c_n, wanted)
     return (
@@ -377,6 +382,13 @@ def _differentiable_gradients(
     cell: str, tensors: list[Any], wanted: list[bool], incoming: tuple[Tensor | None, ...]
 ) -> list[Tensor | None]:
     """Compute the gradients by way of the reference loop, which can be differentiated again."""
+    with torch.enable_grad():
+        return _gradients_by_reference(cell, tensors, wanted, incoming)
+
+
+def _gradients_by_reference(
+    cell: str, tensors: list[Any], wanted: list[bool], incoming: tuple[Tensor | None, ...]
+) -> list[Tensor | None]:
     features, weight_ih, bias_ih, weight_hh, bias_hh, modrelu_bias, h_0, c_0, batch_sizes = tensors
     packed = None if batch_sizes is None else PackedRows(batch_sizes, features.device)
     inputs = GateInput(features, weight_ih, bias_ih, packed=packed)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Cell", "Problem", "transforms"]
+__all__ = ["Cell", "Problem", "holds_many", "transforms"]
 
 Cell = Literal["rnn_tanh", "rnn_relu", "rnn_modrelu", "gru", "lstm", "lstm_without_forget_gate"]
 
@@ -25,8 +25,9 @@ class Problem:
         dtype: of the tensors.
         autocast: whether ``torch.autocast`` is on for the device.
         projected: whether the hidden state is projected after each step (``proj_size``).
-        transformed: whether the call runs inside ``torch.func.vmap``, a forward-mode derivative or
-            several transforms, for which fused recurrences have no rule.
+        transformed: whether the call runs inside ``torch.func.vmap`` or a forward-mode derivative,
+            for which torch's fused recurrences have no rule.
+        differentiated: whether it runs inside any transform of ``torch.func``, or forward-mode dual numbers.
     """
 
     cell: Cell
@@ -36,6 +37,7 @@ class Problem:
     autocast: bool = False
     projected: bool = False
     transformed: bool = False
+    differentiated: bool = False
 
     @classmethod
     def of(cls, cell: Cell, factored: bool, weight_hh: Tensor, projected: bool = False) -> Problem:
@@ -43,7 +45,11 @@ class Problem:
         device = weight_hh.device
         kind = device.type
         autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-        return cls(cell, factored, device, weight_hh.dtype, autocast, projected, _inside_transform())
+        inside = transforms()
+        transformed = any(key != torch._C._functorch.TransformType.Grad for key in inside)
+        differentiated = bool(inside) or torch.autograd.forward_ad._current_level >= 0
+        dtype = weight_hh.dtype
+        return cls(cell, factored, device, dtype, autocast, projected, transformed, differentiated)
 
 
 def transforms() -> list[object]:
@@ -54,7 +60,7 @@ def transforms() -> list[object]:
     return [level.key() for level in torch._C._functorch.get_interpreter_stack() or ()]
 
 
-def _inside_transform() -> bool:
-    # One derivative a fused recurrence has, of which a second would have to be taken inside another.
-    inside = transforms()
-    return len(inside) > 1 or any(key != torch._C._functorch.TransformType.Grad for key in inside)
+def holds_many(*tensors: Tensor | None) -> bool:
+    """Whether a tensor stands for many, as gradients do under ``is_grads_batched`` or ``torch.func.vmap``."""
+    many = torch._C._functorch.is_legacy_batchedtensor
+    return bool(transforms()) or any(tensor is not None and many(tensor) for tensor in tensors)
