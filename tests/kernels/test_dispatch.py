@@ -213,7 +213,8 @@ def test_explain_tells_the_truth(cell, rule, velocity, monkeypatch):
         ({"dtype": torch.bfloat16}, "bfloat16"),
         ({"autocast": True}, "autocast"),
         ({"projected": True}, "projection"),
-        ({"transformed": True}, "vmap"),
+        ({"transformed": True}, "torch.func"),
+        ({"differentiated": True}, "torch.func"),
     ],
 )
 def test_the_kernels_refuse_what_they_cannot(change, reason):
