@@ -1,6 +1,8 @@
 """The C++ kernels as torch operators: compiled, exported, transformed and differentiated again."""
 
+import asyncio
 import copy
+import threading
 import warnings
 
 import pytest
@@ -353,6 +355,51 @@ def test_a_compiled_layer_refuses_a_backend_that_cannot_run_it():
     with backend("torch"), pytest.raises(BackendError, match="modrelu"):
         compiled(x)
     assert torch.equal(compiled(x)[0], layer(x)[0])
+
+
+def test_blocks_of_other_threads_and_tasks_leave_a_compiled_layer_alone():
+    layer = stacked("RNN", num_layers=1)
+    compiled = torch.compile(layer, backend="eager")
+    x = random_input()
+    expected = layer(x)[0]
+    inside, finish = threading.Event(), threading.Event()
+
+    def refused():
+        try:
+            compiled(x)
+        except BackendError:
+            return True
+        return False
+
+    def in_a_thread():
+        with backend("torch"):
+            inside.set()
+            finish.wait(60)
+
+    async def in_a_task(name, steps):
+        with backend(name):
+            for _ in range(steps):
+                await asyncio.sleep(0)
+
+    async def two_tasks():
+        await asyncio.gather(in_a_task("torch", 1), in_a_task("reference", 2))
+
+    thread = threading.Thread(target=in_a_thread)
+    thread.start()
+    try:
+        assert inside.wait(60)
+        assert torch.equal(compiled(x)[0], expected)
+        with backend("torch"):
+            assert refused()
+    finally:
+        finish.set()
+        thread.join()
+    assert torch.equal(compiled(x)[0], expected)
+
+    asyncio.run(two_tasks())
+    with backend("torch"):
+        assert refused()
+    assert torch.equal(compiled(x)[0], expected)
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -9,6 +9,7 @@ faster than.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,13 +31,20 @@ __all__ = ["BACKENDS", "backend", "choose", "gru", "lstm", "reasons", "rnn", "ru
 BACKENDS: tuple[Any, ...] = (cpu, fused, reference)
 
 _wanted: ContextVar[str] = ContextVar("momentumrnn_backend", default="auto")
-# The same for the whole process: what torch.compile, which cannot see into the other, makes its graphs
-# depend on.
-_entered = "auto"
+
+
+class _Entered(threading.local):
+    """The blocks this thread is in: what ``torch.compile``, blind to the other, guards its graphs by."""
+
+    # Every name, not the last one alone: asynchronous tasks leave their blocks in any order.
+    names: tuple[str, ...] = ()
+
+
+_entered = _Entered()
 
 
 @constant
-def _asked_for(entered: str) -> str:
+def _asked_for(entered: tuple[str, ...]) -> str:
     return _wanted.get()
 
 
@@ -69,14 +77,15 @@ def backend(name: str) -> Iterator[None]:
         near = get_close_matches(str(name), names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise BackendError(f"expected a backend among {', '.join(names)}, got {name!r}{hint}")
-    global _entered
-    token, before = _wanted.set(name), _entered
-    _entered = name
+    token = _wanted.set(name)
+    _entered.names = (*_entered.names, name)
     try:
         yield
     finally:
         _wanted.reset(token)
-        _entered = before
+        entered = _entered.names
+        last = len(entered) - 1 - entered[::-1].index(name)
+        _entered.names = entered[:last] + entered[last + 1 :]
 
 
 def choose(problem: Problem) -> Any:
@@ -85,7 +94,7 @@ def choose(problem: Problem) -> Any:
     Raises:
         BackendError: the backend asked for with ``backend`` cannot run it.
     """
-    wanted = _asked_for(_entered)
+    wanted = _asked_for(_entered.names)
     if wanted == "auto":
         able = [candidate for candidate in BACKENDS if candidate.refuses(problem) is None]
         return next((candidate for candidate in able if candidate.loses(problem) is None), able[-1])
@@ -100,7 +109,7 @@ def choose(problem: Problem) -> Any:
 def reasons(problem: Problem) -> list[tuple[str, str]]:
     """Return each backend that would not run the problem, with the reason, fastest first."""
     chosen = choose(problem)
-    wanted = _asked_for(_entered)
+    wanted = _asked_for(_entered.names)
     asked = f"{chosen.name} is faster" if wanted == "auto" else f'backend("{wanted}") was asked for'
     return [
         (candidate.name, candidate.refuses(problem) or candidate.loses(problem) or asked)
@@ -111,7 +120,7 @@ def reasons(problem: Problem) -> list[tuple[str, str]]:
 
 def runs_rules(weight: Tensor) -> bool:
     """Whether a rule runs in C++ too: as a layer does on the backends ``"auto"`` and ``"cpu"``."""
-    if _asked_for(_entered) not in ("auto", cpu.name):
+    if _asked_for(_entered.names) not in ("auto", cpu.name):
         return False
     return cpu.refuses(Problem.of("rnn_tanh", False, weight)) is None
 
