@@ -213,8 +213,7 @@ def test_explain_tells_the_truth(cell, rule, velocity, monkeypatch):
         ({"dtype": torch.bfloat16}, "bfloat16"),
         ({"autocast": True}, "autocast"),
         ({"projected": True}, "projection"),
-        ({"transformed": True}, "torch.func"),
-        ({"differentiated": True}, "torch.func"),
+        ({"forward_mode": True}, "forward-mode"),
     ],
 )
 def test_the_kernels_refuse_what_they_cannot(change, reason):
@@ -240,7 +239,7 @@ def test_explain_checks_what_it_is_given():
 
 
 @pytest.mark.parametrize("rule", ["none", *RULES])
-def test_vmap_is_left_to_a_backend_that_can(rule):
+def test_vmap_gives_what_a_loop_gives(rule):
     layer = make_layer("lstm", rule)
     x = torch.randn(3, 4, 2, 3, dtype=torch.float64)
     together = torch.func.vmap(lambda each: layer(each)[0])(x)

@@ -483,6 +483,7 @@ TRANSFORMS = {
     "vjp": lambda layer, x: jacobian_by_vjp(lambda x: layer(x)[0], x),
     "jvp": lambda layer, x: jvp(lambda x: layer(x)[0], (x,), (torch.ones_like(x),)),
     "jacrev": lambda layer, x: jacrev(lambda x: layer(x)[0])(x),
+    "jacrev of jacrev": lambda layer, x: jacrev(jacrev(lambda x: layer(x)[0].square().sum()))(x),
     "jacfwd": lambda layer, x: jacfwd(lambda x: layer(x)[0])(x),
     "hessian": lambda layer, x: hessian(lambda x: layer(x)[0].square().sum())(x),
     "autograd jacobian": lambda layer, x: torch.autograd.functional.jacobian(lambda x: layer(x)[0], x),
@@ -565,6 +566,47 @@ def test_many_gradients_at_once(name):
     slopes = grad(layer(x)[0], x, rows, is_grads_batched=True)[0]
     for row, slope in zip(rows, slopes, strict=True):
         assert_close(slope, grad(layer(x)[0], x, row)[0], **EXACT)
+
+
+ON_THE_KERNELS = [
+    "grad",
+    "grad of x",
+    "grad of grad",
+    "vmap",
+    "vmap of grad",
+    "vjp",
+    "jacrev",
+    "jacrev of jacrev",
+]
+
+
+@pytest.mark.parametrize("transform", ON_THE_KERNELS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_transforms_run_on_the_kernels(name, transform):
+    layer, x = stacked(name, num_layers=1), random_input(3, 2, 3)
+    with backend("cpu"):
+        got = TRANSFORMS[transform](layer, x)
+    with backend("reference"):
+        same_trees(got, TRANSFORMS[transform](layer, x))
+
+
+@pytest.mark.parametrize("what", ["first", "second"])
+@pytest.mark.parametrize("velocity", [None, "gate", "hidden"])
+def test_a_derivative_to_be_taken_again_counts_every_path_once(velocity, what):
+    """The second chunk's state comes from the weights, in hidden velocity its input's weight comes from U."""
+    rule = None if velocity is None else momentumrnn.rules.HeavyBall(0.5, 0.7, velocity=velocity)
+    layer, x = momentumrnn.LSTM(3, 5, rule=rule).double(), random_input(4, 2, 3)
+    leaves, found = list(layer.parameters()), []
+    for name in ("reference", "cpu"):
+        with backend(name):
+            _, state = layer(x)
+            output, _ = layer(x.tanh(), state)
+            slopes = grad(output.square().sum(), leaves, create_graph=True)
+            again = (
+                grad(sum(slope.square().sum() for slope in slopes), leaves) if what == "second" else slopes
+            )
+            found.append([each.detach() for each in again])
+    same_trees(*found)
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from momentumrnn.kernels.operators import (
-    LIBRARY,
-    address,
-    compiled,
-    empty,
+from momentumrnn.kernels.derivatives import (
     gradients_again,
+    holds_many,
     in_graph,
-    plain,
+    may_be_asked_again,
+    one_by_one,
     refuse_second_derivative,
     wants_gradient,
 )
+from momentumrnn.kernels.operators import LIBRARY, address, compiled, empty, plain
 from momentumrnn.kernels.packed import PackedRows
-from momentumrnn.kernels.problem import holds_many
 from momentumrnn.rules import Adam, RMSProp, RuleState
 from momentumrnn.rules.base import last_step
 from momentumrnn.rules.scan import linear_scan
@@ -313,43 +311,42 @@ def _backward(ctx: Any, grad: Tensor | None, grad_v_n: Any, grad_m_n: Any, _: An
     needs = ctx.needs_input_grad
     wanted = [*needs[:4], needs[5], needs[6]]
     inputs = (x, weight, bias, coefficients, ctx.eps, v_0, m_0, batch_sizes)
-    if not in_graph(grad) and (torch.is_grad_enabled() or holds_many(grad, grad_v_n, grad_m_n)):
-        # To be differentiated again, or for many gradients at once.
-        with torch.enable_grad():
-            outputs = _in_torch(*inputs)
-            tensors = (x, weight, bias, coefficients, v_0, m_0)
-            given = gradients_again(outputs, (grad, grad_v_n, grad_m_n), tensors, wanted)
-        return (*given[:4], None, *given[4:], None, None)
+    incoming = (grad, grad_v_n, grad_m_n)
     through: Any = _adaptive_rule_backward
     if in_graph(grad):
         through = torch.ops.momentumrnn.adaptive_rule_backward
-    grads = through(*inputs, saved, grad, grad_v_n, grad_m_n, wanted)
+    elif holds_many(*incoming):
+        given = _gradients_in_torch(inputs, incoming, wanted)
+        return (*given[:4], None, *given[4:], None, None)
+    elif may_be_asked_again():
+        through = _AdaptiveRuleBackward.apply
+    grads = through(*inputs, saved, *incoming, wanted)
     given = [each if want else None for each, want in zip(grads, wanted, strict=True)]
     return (*given[:4], None, *given[4:], None, None)
 
 
-def _in_torch(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    coefficients: Tensor,
-    eps: float,
-    v_0: Tensor | None,
-    m_0: Tensor | None,
-    batch_sizes: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the same with what can be differentiated again."""
-    momentum, step_size, beta, rest = (row.reshape(1, 1, -1) for row in coefficients.unbind())
-    drive, packed = F.linear(x, weight, bias), None
-    if batch_sizes is not None:
-        packed = PackedRows(batch_sizes, x.device)
-        drive = packed.pad(drive)
-    velocity = linear_scan(momentum, drive, v_0, step_size)
-    second_moment = linear_scan(beta, drive * drive, m_0, rest)
-    d = velocity / torch.sqrt(second_moment + eps**2)
-    lengths = None if packed is None else packed.lengths
-    last = last_step(velocity, lengths), last_step(second_moment, lengths)
-    return (d if packed is None else packed.pack(d)), *last
+def _gradients_in_torch(
+    inputs: Sequence[Any], incoming: Sequence[Tensor | None], wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """Compute the gradients by way of what can be differentiated again."""
+    *tensors, eps, v_0, m_0, batch_sizes = inputs
+
+    def run(
+        x: Any, weight: Any, bias: Any, coefficients: Any, v_0: Any, m_0: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        momentum, step_size, beta, rest = (row.reshape(1, 1, -1) for row in coefficients.unbind())
+        drive, packed = F.linear(x, weight, bias), None
+        if batch_sizes is not None:
+            packed = PackedRows(batch_sizes, x.device)
+            drive = packed.pad(drive)
+        velocity = linear_scan(momentum, drive, v_0, step_size)
+        second_moment = linear_scan(beta, drive * drive, m_0, rest)
+        d = velocity / torch.sqrt(second_moment + eps**2)
+        lengths = None if packed is None else packed.lengths
+        last = last_step(velocity, lengths), last_step(second_moment, lengths)
+        return (d if packed is None else packed.pack(d)), *last
+
+    return gradients_again(run, (*tensors, v_0, m_0), incoming, wanted)
 
 
 class _AdaptiveRule(torch.autograd.Function):
@@ -362,6 +359,36 @@ class _AdaptiveRule(torch.autograd.Function):
     setup_context = staticmethod(_setup)
     backward = staticmethod(_backward)
 
+
+class _AdaptiveRuleBackward(torch.autograd.Function):
+    """The backward pass where its own derivative may be asked for, which is the reference's."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return tuple(_adaptive_rule_backward(*inputs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, ctx.eps, v_0, m_0, batch_sizes, _, grad, grad_v_n, grad_m_n, ctx.wanted = inputs
+        ctx.save_for_backward(*tensors, v_0, m_0, batch_sizes, grad, grad_v_n, grad_m_n)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        *tensors, batch_sizes, grad, grad_v_n, grad_m_n = ctx.saved_tensors
+
+        def first(*given: Any) -> list[Tensor | None]:
+            inputs = (*given[:4], ctx.eps, *given[4:6], batch_sizes)
+            return _gradients_in_torch(inputs, given[6:], ctx.wanted)
+
+        needs = ctx.needs_input_grad
+        given = (*tensors, grad, grad_v_n, grad_m_n)
+        found = gradients_again(first, given, grads, (*needs[:4], *needs[5:7], *needs[9:12]))
+        return (*found[:4], None, *found[4:6], None, None, *found[6:], None)
+
+
+one_by_one(_AdaptiveRule)
+one_by_one(_AdaptiveRuleBackward)
 
 torch.library.register_fake("momentumrnn::adaptive_rule", _fake, lib=LIBRARY)
 torch.library.register_fake("momentumrnn::adaptive_rule_backward", _fake_backward, lib=LIBRARY)

@@ -27,8 +27,8 @@ def refuses(problem: Problem) -> str | None:
         return "under autocast the C++ kernels would have nothing to compute in"
     if problem.projected:
         return "the C++ kernels have no projection of the hidden state"
-    if problem.transformed or problem.differentiated:
-        return "the C++ kernels have no rule for torch.func's transforms and forward-mode derivatives"
+    if problem.forward_mode:
+        return "the C++ kernels have no rule for forward-mode derivatives and torch.func.functionalize"
     return _absence()
 
 

@@ -36,8 +36,10 @@ _wanted: ContextVar[str] = ContextVar("momentumrnn_backend", default="auto")
 class _Entered(threading.local):
     """The blocks this thread is in: what ``torch.compile``, blind to the other, guards its graphs by."""
 
-    # Every name, not the last one alone: asynchronous tasks leave their blocks in any order.
-    names: tuple[str, ...] = ()
+    def __init__(self) -> None:
+        # Every name, not the last one alone: asynchronous tasks leave their blocks in any order. An attribute
+        # of each thread's own from the start: a guard on one of the class would not see the other appear.
+        self.names: tuple[str, ...] = ()
 
 
 _entered = _Entered()

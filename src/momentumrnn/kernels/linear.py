@@ -8,17 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from momentumrnn.kernels.operators import (
-    LIBRARY,
-    address,
-    compiled,
-    empty,
+from momentumrnn.kernels.derivatives import (
+    holds_many,
     in_graph,
-    plain,
+    may_be_asked_again,
+    one_by_one,
     wants_gradient,
 )
+from momentumrnn.kernels.operators import LIBRARY, address, compiled, empty, plain
 from momentumrnn.kernels.packed import PackedRows
-from momentumrnn.kernels.problem import holds_many
 
 __all__ = ["linear_filter"]
 
@@ -138,9 +136,10 @@ def _backward(ctx: Any, grad_output: Tensor | None, grad_last: Tensor | None) ->
     if grad_output is None:
         grad_output = ctx.like.new_zeros(ctx.shape)
     through: Any = _linear_filter_backward
-    if torch.is_grad_enabled() or in_graph(grad_output) or holds_many(grad_output, grad_last):
-        # To be differentiated again, or for the graph to get its node.
+    if in_graph(grad_output) or holds_many(grad_output, grad_last):
         through = torch.ops.momentumrnn.linear_filter_backward
+    elif may_be_asked_again():
+        through = _LinearFilterBackward.apply
     grad_x = through(grad_output, grad_last, ctx.ones, decay, ctx.gain, batch_sizes, ctx.batch)
     return grad_x, None, None, None, None, None
 
@@ -156,11 +155,6 @@ class _LinearFilter(torch.autograd.Function):
     backward = staticmethod(_backward)
 
 
-torch.library.register_fake("momentumrnn::linear_filter", _fake, lib=LIBRARY)
-torch.library.register_fake("momentumrnn::linear_filter_backward", _fake_backward, lib=LIBRARY)
-torch.library.register_autograd("momentumrnn::linear_filter", _backward, setup_context=_setup, lib=LIBRARY)
-
-
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     _, grad_last, ctx.ones, decay, ctx.gain, batch_sizes, ctx.batch = inputs
     ctx.save_for_backward(decay, batch_sizes)
@@ -170,12 +164,32 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward_of_backward(ctx: Any, grad: Tensor) -> Any:
     # The filter is linear: the derivative of its transpose is the filter, without the constant feature.
     decay, batch_sizes = ctx.saved_tensors
-    p, last = torch.ops.momentumrnn.linear_filter(grad, False, decay, ctx.gain, batch_sizes, ctx.batch)
+    through: Any = _LinearFilter.apply
+    if in_graph(grad) or holds_many(grad):
+        through = torch.ops.momentumrnn.linear_filter
+    p, last = through(grad, False, decay, ctx.gain, batch_sizes, ctx.batch)
     if ctx.ones:
         p, last = F.pad(p, (0, 1)), F.pad(last, (0, 1))
     return p, last if ctx.with_last else None, None, None, None, None, None
 
 
+class _LinearFilterBackward(torch.autograd.Function):
+    """The backward pass where its own derivative may be asked for."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> Tensor:
+        return _linear_filter_backward(*inputs)
+
+    setup_context = staticmethod(_setup_backward)
+    backward = staticmethod(_backward_of_backward)
+
+
+one_by_one(_LinearFilter)
+one_by_one(_LinearFilterBackward)
+
+torch.library.register_fake("momentumrnn::linear_filter", _fake, lib=LIBRARY)
+torch.library.register_fake("momentumrnn::linear_filter_backward", _fake_backward, lib=LIBRARY)
+torch.library.register_autograd("momentumrnn::linear_filter", _backward, setup_context=_setup, lib=LIBRARY)
 torch.library.register_autograd(
     "momentumrnn::linear_filter_backward",
     _backward_of_backward,

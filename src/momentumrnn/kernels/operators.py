@@ -14,20 +14,27 @@ from torch import Tensor
 
 from momentumrnn.errors import BackendError
 from momentumrnn.kernels import reference
+from momentumrnn.kernels.derivatives import (
+    gradients_again,
+    holds_many,
+    in_graph,
+    may_be_asked_again,
+    one_by_one,
+    refuse_second_derivative,
+    wants_gradient,
+)
 from momentumrnn.kernels.extension import extension, missing
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.packed import PackedRows
 from momentumrnn.kernels.plan import Plan, plan
-from momentumrnn.kernels.problem import holds_many
 
 __all__ = [
     "LIBRARY",
     "address",
     "compiled",
     "empty",
-    "gradients_again",
+    "plain",
     "recurrence",
-    "refuse_second_derivative",
 ]
 
 _CELLS = ("rnn_tanh", "rnn_relu", "rnn_modrelu", "gru", "lstm", "lstm_without_forget_gate")
@@ -85,24 +92,6 @@ def recurrence(
         run: Any = _Recurrence.apply if train else _recurrence
         output, h_n, c_n, _, _ = run(*inputs)
     return output, h_n, c_n
-
-
-def wants_gradient(tensors: tuple[Tensor | None, ...]) -> bool:
-    """Whether a call on these tensors will be differentiated, as far as it can be known."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-
-
-def in_graph(tensor: Tensor) -> bool:
-    """Whether a call has to go through the registered operator, for somebody who looks on.
-
-    Where nobody does, the same code is called without the dispatcher, which would cost a small
-    layer as much as its arithmetic.
-    """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        return True
-    # torch has no public question for the modes that watch every operator.
-    watched: bool = torch._C._len_torch_dispatch_stack() > 0
-    return watched or type(tensor) not in (Tensor, torch.nn.Parameter)
 
 
 def compiled() -> Any:
@@ -362,14 +351,15 @@ def _backward(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, gra
     if grad_output is None:
         grad_output = torch.zeros_like(output)
     wanted = list(ctx.needs_input_grad[1:9])
-    if not in_graph(grad_output) and (torch.is_grad_enabled() or holds_many(grad_output, grad_h_n, grad_c_n)):
-        # To be differentiated again, or for many gradients at once.
-        found = _differentiable_gradients(ctx.cell, tensors, wanted, (grad_output, grad_h_n, grad_c_n))
-        return None, *found, None, None
+    incoming = (grad_output, grad_h_n, grad_c_n)
     through: Any = _recurrence_backward
     if in_graph(grad_output):
         through = torch.ops.momentumrnn.recurrence_backward
-    grads = through(ctx.cell, *tensors, output, gates, cells, grad_output, grad_h_n, grad_c_n, wanted)
+    elif holds_many(*incoming):
+        return None, *_gradients_by_reference(ctx.cell, tensors, incoming, wanted), None, None
+    elif may_be_asked_again():
+        through = _RecurrenceBackward.apply
+    grads = through(ctx.cell, *tensors, output, gates, cells, *incoming, wanted)
     return (
         None,
         *(grad if want else None for grad, want in zip(grads, wanted, strict=True)),
@@ -378,43 +368,31 @@ def _backward(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, gra
     )
 
 
-def _differentiable_gradients(
-    cell: str, tensors: list[Any], wanted: list[bool], incoming: tuple[Tensor | None, ...]
+def _gradients_by_reference(
+    cell: str, tensors: Sequence[Any], incoming: Sequence[Tensor | None], wanted: Sequence[bool]
 ) -> list[Tensor | None]:
     """Compute the gradients by way of the reference loop, which can be differentiated again."""
-    with torch.enable_grad():
-        return _gradients_by_reference(cell, tensors, wanted, incoming)
+    *tensors, batch_sizes = tensors
 
+    def run(
+        features: Any,
+        weight_ih: Any,
+        bias_ih: Any,
+        weight_hh: Any,
+        bias_hh: Any,
+        modrelu_bias: Any,
+        h_0: Any,
+        c_0: Any,
+    ) -> tuple[Tensor, ...]:
+        packed = None if batch_sizes is None else PackedRows(batch_sizes, features.device)
+        inputs = GateInput(features, weight_ih, bias_ih, packed=packed)
+        if cell == "gru":
+            return reference.gru(inputs, h_0, weight_hh, bias_hh)
+        if cell.startswith("lstm"):
+            return reference.lstm(inputs, h_0, c_0, weight_hh, bias_hh, None, cell == "lstm")
+        return reference.rnn(inputs, h_0, weight_hh, bias_hh, cell.removeprefix("rnn_"), modrelu_bias)
 
-def _gradients_by_reference(
-    cell: str, tensors: list[Any], wanted: list[bool], incoming: tuple[Tensor | None, ...]
-) -> list[Tensor | None]:
-    features, weight_ih, bias_ih, weight_hh, bias_hh, modrelu_bias, h_0, c_0, batch_sizes = tensors
-    packed = None if batch_sizes is None else PackedRows(batch_sizes, features.device)
-    inputs = GateInput(features, weight_ih, bias_ih, packed=packed)
-    outputs: tuple[Tensor, ...]
-    if cell == "gru":
-        outputs = reference.gru(inputs, h_0, weight_hh, bias_hh)
-    elif cell.startswith("lstm"):
-        outputs = reference.lstm(inputs, h_0, c_0, weight_hh, bias_hh, None, cell == "lstm")
-    else:
-        kind = cell.removeprefix("rnn_")
-        outputs = reference.rnn(inputs, h_0, weight_hh, bias_hh, kind, modrelu_bias)
-    return gradients_again(outputs, incoming, tensors[:8], wanted)
-
-
-def gradients_again(
-    outputs: tuple[Tensor, ...],
-    incoming: tuple[Tensor | None, ...],
-    tensors: Sequence[Tensor | None],
-    wanted: Sequence[bool],
-) -> list[Tensor | None]:
-    """Differentiate outputs that were computed once more, so that the result has derivatives itself."""
-    pairs = [(out, grad) for out, grad in zip(outputs, incoming, strict=False) if grad is not None]
-    asked = [tensor for tensor, want in zip(tensors, wanted, strict=True) if want and tensor is not None]
-    ends, grads = zip(*pairs, strict=True)
-    found = iter(torch.autograd.grad(ends, asked, grads, create_graph=True, allow_unused=True))
-    return [next(found) if want else None for want in wanted]
+    return gradients_again(run, tensors, incoming, wanted)
 
 
 class _Recurrence(torch.autograd.Function):
@@ -428,13 +406,35 @@ class _Recurrence(torch.autograd.Function):
     backward = staticmethod(_backward)
 
 
-def refuse_second_derivative(ctx: Any, *grads: Any) -> Any:
-    """Stand where a backward pass's own derivative would."""
-    raise BackendError(
-        'backend "cpu" has no second derivative; run the layer inside momentumrnn.backend("reference"), '
-        "which can be differentiated any number of times"
-    )
+class _RecurrenceBackward(torch.autograd.Function):
+    """The backward pass where its own derivative may be asked for, which is the reference's."""
 
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return tuple(_recurrence_backward(*inputs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.cell, *tensors, _, _, _, grad_output, grad_h_n, grad_c_n, ctx.wanted = inputs
+        ctx.save_for_backward(*tensors, grad_output, grad_h_n, grad_c_n)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        *tensors, batch_sizes, grad_output, grad_h_n, grad_c_n = ctx.saved_tensors
+
+        def first(*given: Any) -> list[Tensor | None]:
+            return _gradients_by_reference(ctx.cell, (*given[:8], batch_sizes), given[8:], ctx.wanted)
+
+        needs = ctx.needs_input_grad
+        given = (*tensors, grad_output, grad_h_n, grad_c_n)
+        found = gradients_again(first, given, grads, (*needs[1:9], *needs[13:16]))
+        # Nothing for what the forward pass left: it hangs on the inputs, by which it was computed again.
+        return None, *found[:8], None, None, None, None, *found[8:], None
+
+
+one_by_one(_Recurrence)
+one_by_one(_RecurrenceBackward)
 
 torch.library.register_fake("momentumrnn::recurrence", _recurrence_fake, lib=LIBRARY)
 torch.library.register_fake("momentumrnn::recurrence_backward", _recurrence_backward_fake, lib=LIBRARY)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Cell", "Problem", "holds_many", "transforms"]
+__all__ = ["Cell", "Problem", "transforms"]
 
 Cell = Literal["rnn_tanh", "rnn_relu", "rnn_modrelu", "gru", "lstm", "lstm_without_forget_gate"]
 
@@ -27,7 +27,8 @@ class Problem:
         projected: whether the hidden state is projected after each step (``proj_size``).
         transformed: whether the call runs inside ``torch.func.vmap`` or a forward-mode derivative,
             for which torch's fused recurrences have no rule.
-        differentiated: whether it runs inside any transform of ``torch.func``, or forward-mode dual numbers.
+        forward_mode: whether it runs inside a forward-mode derivative, or ``torch.func.functionalize``, for
+            which an ``autograd.Function`` has no rule.
     """
 
     cell: Cell
@@ -37,7 +38,7 @@ class Problem:
     autocast: bool = False
     projected: bool = False
     transformed: bool = False
-    differentiated: bool = False
+    forward_mode: bool = False
 
     @classmethod
     def of(cls, cell: Cell, factored: bool, weight_hh: Tensor, projected: bool = False) -> Problem:
@@ -45,11 +46,13 @@ class Problem:
         device = weight_hh.device
         kind = device.type
         autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        kinds = torch._C._functorch.TransformType
         inside = transforms()
-        transformed = any(key != torch._C._functorch.TransformType.Grad for key in inside)
-        differentiated = bool(inside) or torch.autograd.forward_ad._current_level >= 0
-        dtype = weight_hh.dtype
-        return cls(cell, factored, device, dtype, autocast, projected, transformed, differentiated)
+        forward_mode = torch.autograd.forward_ad._current_level >= 0 or any(
+            key not in (kinds.Grad, kinds.Vmap) for key in inside
+        )
+        transformed = forward_mode or kinds.Vmap in inside
+        return cls(cell, factored, device, weight_hh.dtype, autocast, projected, transformed, forward_mode)
 
 
 def transforms() -> list[object]:
@@ -58,9 +61,3 @@ def transforms() -> list[object]:
     if torch.compiler.is_compiling():
         return []
     return [level.key() for level in torch._C._functorch.get_interpreter_stack() or ()]
-
-
-def holds_many(*tensors: Tensor | None) -> bool:
-    """Whether a tensor stands for many, as gradients do under ``is_grads_batched`` or ``torch.func.vmap``."""
-    many = torch._C._functorch.is_legacy_batchedtensor
-    return bool(transforms()) or any(tensor is not None and many(tensor) for tensor in tensors)
