@@ -40,7 +40,14 @@ CELLS: dict[str, tuple[str, dict[str, Any], oracle.Cell]] = {
     "lstm_projected": ("LSTM", {"proj_size": 2}, oracle.Cell("lstm")),
     "lstm_original": ("LSTM", {"forget_gate": False}, oracle.Cell("lstm", forget_gate=False)),
     "gru": ("GRU", {}, oracle.Cell("gru")),
+    "orthogonal": ("OrthogonalRNN", {}, oracle.Cell("rnn", "modrelu")),
+    "orthogonal_cayley": (
+        "OrthogonalRNN",
+        {"map": "cayley", "init": "henaff", "rebase_every": 2, "bias": True},
+        oracle.Cell("rnn", "modrelu"),
+    ),
 }
+ORTHOGONAL_CELLS = ["orthogonal", "orthogonal_cayley"]
 # What torch's fused recurrences can compute, over the input filtered by a linear rule.
 FUSED_CELLS = ["rnn_tanh", "rnn_relu", "lstm", "lstm_projected", "gru"]
 
@@ -93,8 +100,7 @@ def make_layer(
     layer = getattr(momentumrnn, kind)(
         input_size,
         hidden_size,
-        **arguments,
-        **({"dtype": torch.float64} | options),
+        **({"dtype": torch.float64} | arguments | options),
         rule=make_rule(rule, velocity, learnable),
     )
     for name, parameter in layer.named_parameters():

@@ -15,7 +15,18 @@ import momentumrnn
 
 ROOT = Path(momentumrnn.__file__).parent
 # The rooms in the order in which data flows through them; a room imports from itself and those before it.
-ROOMS = ["rules", "kernels", "parametrizations", "layers", "data", "tasks", "training", "results", "cli"]
+ROOMS = [
+    "rules",
+    "kernels",
+    "parametrizations",
+    "layers",
+    "analysis",
+    "data",
+    "tasks",
+    "training",
+    "results",
+    "cli",
+]
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] in ROOMS)
 
 
@@ -127,7 +138,7 @@ def test_importing_and_using_it_needs_torch_alone():
     assert "momentumrnn.layers" in modules
     for package in ("lightning_fabric", "tyro", "rich", "sklearn", "pandas", "matplotlib", "pooch"):
         assert package not in modules
-    for room in ("data", "tasks", "training", "results", "cli"):
+    for room in ("analysis", "data", "tasks", "training", "results", "cli"):
         assert f"momentumrnn.{room}" not in modules
 
 

@@ -210,3 +210,17 @@ def test_data_fetch_goes_where_it_is_told(capsys, monkeypatch, tmp_path):
     assert "train-images-idx3-ubyte.gz could not be fetched" in told
     assert "http://127.0.0.1:9/train-images-idx3-ubyte.gz" in told
     assert str(tmp_path / "there" / "mnist") in told
+
+
+def test_data_that_cannot_be_fetched(capsys, tmp_path):
+    assert main(["data", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert "not here; to get it: LDC93S1 of the Linguistic Data Consortium" in shown
+    assert "not here; to get it: Debian's asterisk-core-sounds-en-wav" in shown
+    assert "drawn as it is needed" in shown
+    assert main(["data", "fetch", "timit"]) == 0
+    assert "nothing to fetch; LDC93S1" in capsys.readouterr().out
+    assert "looked for the LDC tree" in error_of(capsys, "train", "timit-lstm-84")
+    assert "asterisk-core-sounds-en-wav" in error_of(capsys, "data", "check", "prompts")
+    assert "did you mean 'timit-lstm-84'?" in error_of(capsys, "train", "timit-lstm-48")
+    assert not (tmp_path / "runs").exists()

@@ -76,8 +76,11 @@ def test_digits_are_split_once_and_for_all():
     assert sorted(map(tuple, together.tolist())) == sorted(map(tuple, whole.tolist()))
 
 
+DATASET_NAMES = {"digits", "mnist", "pmnist", "timit", "prompts", "speech", "copying", "adding"}
+
+
 def test_registry():
-    assert set(DATASETS) == {"digits", "mnist", "pmnist"}
+    assert set(DATASETS) == DATASET_NAMES
     with pytest.raises(DataError, match="no dataset 'minst': did you mean 'mnist'"):
         find_dataset("minst")
     assert DATASETS["digits"].check(data_folder()).startswith("1077 training")

@@ -9,7 +9,7 @@ import torch
 from torch.nn.utils.rnn import pack_sequence
 
 import momentumrnn
-from cases import CELLS, FUSED_CELLS, LINEAR_RULES, RULES, VELOCITIES, make_layer
+from cases import CELLS, FUSED_CELLS, LINEAR_RULES, RULES, VELOCITIES, make_layer, make_rule
 from momentumrnn import backend, explain
 from momentumrnn.errors import BackendError, InputError
 from momentumrnn.kernels import cpu, reference
@@ -185,6 +185,7 @@ def calls(layer, x, monkeypatch):
 
     for function in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
         count(torch, function, "torch")
+        count(torch, f"{function}_cell", "torch")
     count(cpu, "recurrence", "cpu")
     count(reference, "_run", "reference")
     layer(x)
@@ -199,11 +200,47 @@ def test_explain_tells_the_truth(cell, rule, velocity, monkeypatch):
     if rule == "none" and velocity == "hidden":
         return
     layer = make_layer(cell, rule, velocity, num_layers=2)
-    x = torch.randn(4, 2, 3, dtype=torch.float64)
-    for asked in ("auto", "reference"):
-        with backend(asked):
-            names = chosen(layer, x)
-            assert calls(layer, x, monkeypatch) == {name: names.count(name) for name in BACKENDS}
+    for steps in (4, 1):
+        x = torch.randn(steps, 2, 3, dtype=torch.float64)
+        for asked in ("auto", "reference"):
+            with backend(asked):
+                names = chosen(layer, x)
+                assert calls(layer, x, monkeypatch) == {name: names.count(name) for name in BACKENDS}
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("rule", ["none", *RULES])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_a_cell_runs_on_the_backend_asked_for(kind, rule, name, monkeypatch):
+    if name == "cpu" and not BUILT:
+        return
+    cell = getattr(momentumrnn, f"{kind}Cell")(3, 5, rule=make_rule(rule))
+    for batch in (1, 2):
+        with backend(name):
+            counts = calls(cell, torch.randn(batch, 3), monkeypatch)
+        assert counts == {other: int(other == name) for other in BACKENDS}
+
+
+@pytest.mark.parametrize("rule", ["none", *RULES])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_a_step_goes_to_an_operator_of_torch_made_for_one(kind, rule, monkeypatch):
+    """And a batch of gate inputs that a rule left, which has no weight, to the reference."""
+    cell = getattr(momentumrnn, f"{kind}Cell")(3, 5, rule=make_rule(rule))
+    for function in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+        monkeypatch.delattr(torch, function)
+    cell(torch.randn(1, 3))
+    with backend("torch"):
+        cell(torch.randn(2, 3))
+    monkeypatch.undo()
+    assert calls(cell, torch.randn(1, 3), monkeypatch) == {"cpu": 0, "torch": 1, "reference": 0}
+    other = "torch" if rule == "none" else "reference"
+    assert calls(cell, torch.randn(2, 3), monkeypatch)[other] == 1
+
+
+def test_the_reasons_against_the_others_know_of_a_single_step():
+    layer = make_layer("lstm", "none", batch_first=True)
+    assert "single step" in explain(layer, torch.randn(4, 1, 3, dtype=torch.float64)) or not BUILT
+    assert "single step" not in explain(layer, torch.randn(1, 4, 3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(

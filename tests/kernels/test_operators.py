@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import momentumrnn
-from cases import RULES, flat, make_layer
+from cases import RULES, flat, make_layer, make_rule
 from momentumrnn import backend
 from momentumrnn.errors import BackendError
 from momentumrnn.kernels import linear_filter
@@ -270,6 +270,43 @@ def test_a_packed_batch_goes_through_a_compiled_layer():
     expected, expected_state = layer(packed)
     for a, b in zip([output.data, *flat(state)], [expected.data, *flat(expected_state)], strict=True):
         assert_close(a, b, **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule", "name"),
+    [
+        ("RNNCell", "none", "auto"),
+        ("GRUCell", "nesterov", "auto"),
+        ("LSTMCell", "adam", "auto"),
+        ("GRUCell", "none", "reference"),
+        ("LSTMCell", "nesterov", "cpu"),
+    ],
+)
+def test_a_cell_is_compiled_whole(kind, rule, name):
+    cell = getattr(momentumrnn, kind)(3, 5, dtype=torch.float64, rule=make_rule(rule, learnable=True))
+    for batch in (1, 2):
+        torch._dynamo.reset()
+        compiled = torch.compile(cell, fullgraph=True, backend="aot_eager")
+        state = expected = None
+        x = random_input(batch, 3).requires_grad_()
+        with backend(name):
+            for _ in range(2):
+                state, expected = compiled(x, state), cell(x, expected)
+        for a, b in zip(flat(state), flat(expected), strict=True):
+            assert_close(a, b, **EXACT)
+        slopes = (grad(flat(out)[0].square().sum(), [x, *cell.parameters()]) for out in (state, expected))
+        for a, b in zip(*slopes, strict=True):
+            assert_close(a, b, **EXACT)
+
+
+@pytest.mark.parametrize("name", ["vmap", "jvp", "hessian", "forward mode"])
+@pytest.mark.parametrize("rule", ["none", "heavy_ball", "adam"])
+def test_a_cell_under_a_transform_takes_the_reference_step(rule, name):
+    cell = momentumrnn.LSTMCell(3, 5, dtype=torch.float64, rule=make_rule(rule))
+    x = random_input(2, 3)
+    got = TRANSFORMS[name](cell, x)
+    with backend("reference"):
+        same_trees(got, TRANSFORMS[name](cell, x))
 
 
 @pytest.mark.parametrize(("name", "strict"), [*((name, True) for name in LAYERS), ("AdamLSTM", False)])

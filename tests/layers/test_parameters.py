@@ -25,7 +25,7 @@ def own_parameters(layer):
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("velocity", ["gate", "hidden"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", GATES)
 def test_names_and_shapes(cell, velocity, bias):
     d, h, G = 3, 5, GATES[cell]
     layer = make_layer(cell, "heavy_ball", velocity, num_layers=2, bidirectional=True, bias=bias)

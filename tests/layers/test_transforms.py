@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.testing import assert_close
 
 import momentumrnn
-from cases import CELLS, RULES, VELOCITIES, flat, make_layer, make_rule
+from cases import CELLS, ORTHOGONAL_CELLS, RULES, VELOCITIES, flat, make_layer, make_rule
 
 ALL_RULES = ["none", *RULES]
 
@@ -147,7 +147,7 @@ def test_from_the_meta_device(cell, rule, learnable):
     layer = layer.to_empty(device="cpu")
     with torch.no_grad():
         for tensor in (*layer.parameters(), *layer.buffers()):
-            tensor.fill_(math.nan)
+            tensor.fill_(math.nan if tensor.is_floating_point() else -1)
     torch.manual_seed(7)
     layer.reset_parameters()
     x = torch.randn(4, 2, 3)
@@ -155,7 +155,7 @@ def test_from_the_meta_device(cell, rule, learnable):
 
 
 @pytest.mark.parametrize("rule", ALL_RULES)
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell not in ORTHOGONAL_CELLS])
 def test_default_initialisation_is_in_bounds(cell, rule):
     kind, arguments, _ = CELLS[cell]
     layer = getattr(momentumrnn, kind)(3, 25, num_layers=2, rule=make_rule(rule, learnable=True), **arguments)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from momentumrnn.errors import CheckpointError
+from momentumrnn.errors import CheckpointError, RecipeError
 from momentumrnn.results import plot_convergence, print_table, read_runs, summarise, to_markdown
 from momentumrnn.results.plots import convergence_figure
 from momentumrnn.results.summary import RunRecord
+from momentumrnn.tasks.contract import LOSS, MSE
 from momentumrnn.training import load_recipe
 from momentumrnn.training.history import Epoch, write_metrics
 
@@ -126,3 +127,49 @@ def test_run_folders_are_read(tmp_path, runs):
     assert record.parameters == 4 * h * (1 + h + 2) + 10 * h + 10
     with pytest.raises(CheckpointError, match="no run folder"):
         read_runs([tmp_path / "other"])
+
+
+def error_run(name, seed, errors, metric):
+    recipe = load_recipe(name).override([f"training.seed={seed}", f"training.epochs={len(errors)}"])
+    history = tuple(
+        Epoch(number, number * 10, 1.0, 1.0, held_out, held_out, tested, tested, 1.0, metric)
+        for number, (held_out, tested) in enumerate(errors, 1)
+    )
+    return RunRecord(Path(f"{name}-{seed}"), recipe, history, parameters=1234)
+
+
+def test_errors_are_summarised_by_the_lowest():
+    runs = [
+        error_run("timit-lstm-84", 0, [(9.0, 8.0), (5.0, 6.0), (7.0, 4.0)], MSE),
+        error_run("timit-lstm-84", 1, [(5.0, 8.0), (6.0, 7.0), (7.0, 9.0)], MSE),
+    ]
+    (row,) = summarise(runs).to_dict("records")
+    assert row["test_mse"] == pytest.approx(np.mean([6, 8]))
+    assert row["test_mse_std"] == pytest.approx(np.std([6, 8], ddof=1))
+    assert row["best_test_mse"] == pytest.approx(np.mean([4, 7]))
+    assert row["validation_mse"] == 5.0
+    assert not [name for name in row if "accuracy" in name or "90" in name]
+    text = to_markdown(summarise(runs), "Speech")
+    assert (
+        "| model | parameters | test mse | best test mse | seconds an epoch |\n|---|---:|---:|---:|---:|"
+        in text
+    )
+    assert "| LSTM | 1,234 | 7.00 ± 1.41 | 5.50 ± 2.12 | 1.00 |" in text
+    assert "as the paper reports" not in text
+    assert "90 %" not in text
+
+
+def test_what_can_be_had_without_learning_is_in_the_plot():
+    runs = [error_run("adding-750-lstm-128", 0, [(0.17, 0.17), (0.1, 0.1)], LOSS)]
+    assert "| LSTM | 1,234 | 0.1000 | 0.1000 | 1.00 |" in to_markdown(summarise(runs))
+    (axes,) = convergence_figure(runs, "adding").axes
+    curve, baseline = axes.lines
+    np.testing.assert_allclose(curve.get_ydata(), [0.17, 0.1])
+    np.testing.assert_allclose(baseline.get_ydata(), 1 / 6)
+    assert baseline.get_label() == "always saying 1"
+    assert axes.get_ylabel() == "validation loss"
+
+
+def test_what_is_judged_differently_is_not_mixed(runs):
+    with pytest.raises(RecipeError, match="judged by one metric, got accuracy, mse"):
+        summarise([*runs, error_run("timit-lstm-84", 0, [(9.0, 8.0)], MSE)])

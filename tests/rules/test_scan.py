@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.testing import assert_close
 
-from momentumrnn.rules.scan import linear_scan, linear_scan_loop
+from momentumrnn.rules.scan import linear_scan, linear_scan_loop, linear_step
 
 # On both sides of the boundaries between chunks of 12, 16, 24 or 32 steps, and between chunks of chunks.
 LENGTHS = [1, 2, 3, 5, 11, 12, 13, 15, 16, 17, 23, 24, 25, 31, 32, 33, 65, 144, 145, 257, 577]
@@ -43,6 +43,20 @@ def by_hand(decay, x, initial, gain):
         y = decay[t] * y + gain * x[t] if not isinstance(gain, torch.Tensor) else decay[t] * y + (gain * x)[t]
         outputs.append(y)
     return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("kind", DECAYS)
+@pytest.mark.parametrize("gain", GAINS)
+@pytest.mark.parametrize("given_initial", [False, True])
+def test_one_step_equals_a_sequence_of_one(kind, gain, given_initial):
+    for B, C in [(1, 1), (3, 5), (5, 3), (4, 4)]:
+        x = torch.randn(B, C, dtype=torch.float64)
+        decay, by = make_decay(kind, 2, B, C), make_gain(gain, C)
+        if kind.startswith("per_step"):
+            decay = decay[1:]  # the first is zero
+        initial = torch.randn(B, C, dtype=torch.float64) if given_initial else None
+        expected = linear_scan_loop(decay, x.unsqueeze(0), initial, by)[0]
+        assert_close(linear_step(decay, x, initial, by), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("scan", [linear_scan, linear_scan_loop])

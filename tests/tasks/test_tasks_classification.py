@@ -91,3 +91,8 @@ def test_paper_initialisation_leaves_learned_coefficients_alone():
 def test_paper_initialisation_is_an_lstms(name):
     with pytest.raises(RecipeError, match="defined for an LSTM"):
         initialise_as_paper(build_layer(name, 3, 6, rule=RULES[name]))
+
+
+def test_paper_initialisation_is_not_an_orthogonal_layers():
+    with pytest.raises(RecipeError, match="defined for an LSTM of four gates, got DTRIV"):
+        initialise_as_paper(build_layer("DTRIV", 3, 6))

@@ -4,6 +4,7 @@ import pytest
 from rich.console import Console
 
 from momentumrnn.errors import CheckpointError
+from momentumrnn.tasks.contract import LOSS, MSE
 from momentumrnn.training.history import (
     Epoch,
     best_test_epoch,
@@ -12,7 +13,7 @@ from momentumrnn.training.history import (
     read_metrics,
     write_metrics,
 )
-from momentumrnn.training.progress import Bars, Lines
+from momentumrnn.training.progress import Bars, Lines, describe
 
 
 def row(epoch, validation, test, seconds=1.0):
@@ -87,3 +88,50 @@ def test_bars_on_a_terminal():
     assert "second" in shown
     assert "100%" in shown
     assert "validation 75.00%" in shown
+
+
+def error_row(epoch, validation, test, metric):
+    return Epoch(epoch, 5 * epoch, 0.5, 0.5, validation, validation, test, test, 1.0, metric)
+
+
+def test_lower_errors_are_better():
+    history = [error_row(n, *values, MSE) for n, values in enumerate([(9, 7), (4, 8), (4, 6), (5, 5)], 1)]
+    assert best_validation_epoch(history).epoch == 2
+    assert best_test_epoch(history).epoch == 4
+    # No loss is better than none at all.
+    assert best_validation_epoch([error_row(1, 0.0, 1.0, LOSS), error_row(2, 1.0, 1.0, LOSS)]).epoch == 1
+
+
+@pytest.mark.parametrize("metric", [MSE, LOSS])
+def test_metrics_of_other_names_are_read_as_written(tmp_path, metric):
+    history = (error_row(1, 2.5, 1 / 3, metric), error_row(2, 2.0, 0.25, metric))
+    write_metrics(tmp_path / "metrics.csv", history)
+    assert read_metrics(tmp_path / "metrics.csv") == history
+    with pytest.raises(AttributeError, match="has no accuracy"):
+        print(history[0].test_accuracy)
+
+
+def test_time_left_and_the_metric_are_told():
+    now, lines = [0.0], []
+    told = Lines(lines.append, clock=lambda: now[0])
+    told.begin("run", epochs=3, steps=10, epoch=2, step=0, metric=MSE)
+    now[0] = 100.0
+    told.step(2, 5, 1.25, 1.5)
+    now[0] = 200.0
+    told.epoch(error_row(2, 2.5, 3.5, MSE))
+    assert lines == [
+        "run: going on in epoch 2 of 3 after step 0 of 10",
+        "run: epoch 2/3 step 5/10 loss 1.2500 mse 1.5000, 5 min 0 s left",
+        "run: epoch 2/3 loss 0.5000 train 0.5000 validation 2.5000 test 3.5000 (1.0 s), 3 min 20 s left",
+    ]
+    assert describe(error_row(1, 2.5, 3.5, LOSS)) == "loss 0.5000 validation 2.5000 test 3.5000 (1.0 s)"
+
+
+def test_bars_show_the_metric():
+    screen = io.StringIO()
+    # What stands when the bars are closed is drawn in any case.
+    with Bars(Console(file=screen, force_terminal=True, width=140)) as bars:
+        bars.begin("run", epochs=2, steps=10, epoch=1, step=0, metric=MSE)
+        bars.epoch(error_row(1, 2.5, 3.5, MSE))
+        bars.step(2, 5, 1.25, 9.75)
+    assert "epoch 2/2 step 5/10 loss 1.2500 mse 9.7500 validation 2.5000" in screen.getvalue()

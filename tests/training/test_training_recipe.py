@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 
@@ -6,6 +7,7 @@ from momentumrnn.errors import RecipeError
 from momentumrnn.tasks.models import recurrent_layers
 from momentumrnn.training import Recipe, load_recipe, recipe_names
 from momentumrnn.training.model import build_model
+from momentumrnn.training.optimizers import build_optimizers
 from momentumrnn.training.toml_io import parse_toml, parse_value, write_toml
 
 TABLE_1 = {
@@ -21,10 +23,32 @@ TABLE_1 = {
 }
 
 
+MODELS = ("lstm", "momentum-lstm", "adam-lstm", "rmsprop-lstm", "sr-lstm")
+# Tables 4 and 5: the rule's coefficients, K, and the two learning rates.
+DTRIV = {
+    "pmnist-dtriv-170": ({}, 1, 7e-4, 2e-4),
+    "pmnist-dtriv-360": ({}, math.inf, 7e-4, 5e-5),
+    "pmnist-dtriv-512": ({}, math.inf, 3e-4, 7e-5),
+    "pmnist-momentum-dtriv-170": ({"momentum": 0.6, "step_size": 0.9}, 1, 7e-4, 2e-4),
+    "pmnist-momentum-dtriv-360": ({"momentum": 0.3, "step_size": 0.3}, math.inf, 7e-4, 5e-5),
+    "pmnist-momentum-dtriv-512": ({"momentum": 0.3, "step_size": 0.3}, math.inf, 3e-4, 7e-5),
+    "pmnist-adam-dtriv-512": ({"momentum": 0.3, "step_size": 0.3, "beta": 0.8}, math.inf, 3e-4, 7e-5),
+    "pmnist-rmsprop-dtriv-512": ({"step_size": 0.3, "beta": 0.9}, math.inf, 3e-4, 7e-5),
+    "pmnist-sr-dtriv-512": ({"restart": 2, "step_size": 0.3}, math.inf, 3e-4, 7e-5),
+    "timit-dtriv-224": ({}, math.inf, 1e-3, 2e-4),
+    "timit-dtriv-322": ({}, math.inf, 1e-3, 2e-4),
+    "timit-momentum-dtriv-224": ({"momentum": 0.3, "step_size": 0.1}, math.inf, 1e-3, 2e-4),
+    "timit-momentum-dtriv-322": ({"momentum": 0.3, "step_size": 0.1}, math.inf, 1e-3, 2e-4),
+}
+DRAWN = ("copying-100", "copying-2000", "adding-100", "adding-750")
+
+
 def test_every_row_is_installed():
     expected = {f"{data}-{model}-{size}" for data in ("mnist", "pmnist") for model, size in TABLE_1}
-    expected |= {f"digits-{model}" for model, _ in TABLE_1}
-    assert set(recipe_names()) == expected
+    expected |= {f"digits-{model}" for model in MODELS}
+    expected |= {f"timit-{model}-{size}" for model in MODELS for size in (84, 120, 158)}
+    expected |= {f"{problem}-{model}-128" for problem in DRAWN for model in MODELS}
+    assert set(recipe_names()) == expected | set(DTRIV)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -35,15 +59,116 @@ def test_installed_recipe_is_read_built_and_written_back(name):
     assert Recipe.from_sections(parse_toml(recipe.to_toml(), name)) == recipe
     data, _, rest = name.partition("-")
     assert recipe.data.name == data
+    if data in ("copying", "adding"):
+        length, _, rest = rest.partition("-")
+        assert recipe.data.length == int(length)
     spelt = rest.rstrip("0123456789").replace("-", "").removesuffix("-")
     assert recipe.model.name.lower() == spelt
     if data != "digits":
         assert name.endswith(str(recipe.model.hidden_size))
+    if name in DTRIV:
+        return
+    if data != "digits":
+        assert recipe.model.init == "paper"
+    if data in ("mnist", "pmnist"):
         assert recipe.published.test_accuracy
         assert recipe.published.source == "Table 1"
         assert (recipe.training.epochs, recipe.training.batch_size) == (150, 128)
-        assert dataclasses.astuple(recipe.optimizer) == ("rmsprop", 1e-3, 0.9, None, 1.0)
-        assert recipe.model.init == "paper"
+        assert dataclasses.astuple(recipe.optimizer) == ("rmsprop", 1e-3, 0.9, None, 1.0, None, None)
+        assert recipe.model.forget_bias is None
+    if data == "timit":
+        assert recipe.model.forget_bias == -4
+        assert (recipe.training.epochs, recipe.training.batch_size) == (700, 32)
+        assert dataclasses.astuple(recipe.optimizer) == ("adam", 1e-4, None, None, None, None, None)
+        assert bool(recipe.published.test_mse) == (recipe.model.hidden_size == 158)
+    if data in ("copying", "adding"):
+        assert recipe.training.batch_size == 128
+        pmnist = load_recipe(f"pmnist-{rest.removesuffix('-128')}-256")
+        assert (recipe.rule, recipe.optimizer) == (pmnist.rule, pmnist.optimizer)
+        assert recipe.model == dataclasses.replace(pmnist.model, hidden_size=128)
+        assert bool(recipe.published.train_loss) == (recipe.data.length in (750, 2000))
+
+
+@pytest.mark.parametrize("name", DTRIV)
+def test_orthogonal_rows_are_the_papers(name):
+    recipe, (rule, every, lr, lr_orthogonal) = load_recipe(name), DTRIV[name]
+    speech = name.startswith("timit")
+    assert recipe.rule_values() == rule
+    assert (recipe.model.rebase_every, recipe.model.map) == (every, None)
+    assert recipe.model.orthogonal_init == ("henaff" if speech else "cayley")
+    optimizer = recipe.optimizer
+    assert (optimizer.lr, optimizer.lr_orthogonal, optimizer.clip_norm) == (lr, lr_orthogonal, 1.0)
+    assert (optimizer.name, optimizer.orthogonal) == (("adam", "rmsprop") if speech else ("rmsprop", None))
+    assert (recipe.training.epochs, recipe.training.batch_size) == (700 if speech else 150, 128)
+    assert optimizer.smoothing is None
+
+
+PUBLISHED = {
+    "timit-dtriv-322": {"test_mse": (1.65,)},
+    "timit-momentum-dtriv-322": {"test_mse": (1.13,)},
+    "pmnist-dtriv-512": {},
+    "timit-lstm-158": {"test_mse": (9.00,)},
+    "timit-momentum-lstm-158": {"test_mse": (5.67,)},
+    "timit-adam-lstm-158": {"test_mse": (8.39,)},
+    "timit-rmsprop-lstm-158": {"test_mse": (8.85,)},
+    "timit-sr-lstm-158": {"test_mse": (5.64,)},
+    "copying-2000-lstm-128": {"train_loss": (0.01,)},
+    "copying-2000-momentum-lstm-128": {"train_loss": (0.009,)},
+    "copying-2000-adam-lstm-128": {"train_loss": (0.004,)},
+    "copying-2000-rmsprop-lstm-128": {"train_loss": (0.008,)},
+    "copying-2000-sr-lstm-128": {"train_loss": (0.01,)},
+    "adding-750-lstm-128": {"train_loss": (0.162,)},
+    "adding-750-momentum-lstm-128": {"train_loss": (0.162,)},
+    "adding-750-adam-lstm-128": {"train_loss": (0.006,)},
+    "adding-750-rmsprop-lstm-128": {"train_loss": (0.004,)},
+    "adding-750-sr-lstm-128": {"train_loss": (0.166,)},
+    "mnist-lstm-128": {"test_accuracy": (98.70, 97.30)},
+    "timit-lstm-84": {},
+    "copying-100-lstm-128": {},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_values_are_the_papers(name):
+    assert load_recipe(name).published.values() == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("bias", [-4.0, 1.0])
+def test_the_forget_gates_begin_as_the_recipe_says(bias):
+    changes = ["model.hidden_size=6"] + ([] if bias == -4 else ["model.forget_bias=1"])
+    layer = build_model(load_recipe("timit-adam-lstm-84").override(changes)).layer
+    for name in ("bias_ih_l0", "bias_hh_l0"):
+        assert getattr(layer, name).tolist() == [0.0] * 6 + [bias] * 6 + [0.0] * 12
+
+
+ORTHOGONAL = ["model.init=default", "model.name=DTRIV", "model.hidden_size=5"]
+
+
+def orthogonal(*more):
+    sections = load_recipe("pmnist-lstm-256").sections()
+    del sections["published"]
+    return Recipe.from_sections(sections).override([*ORTHOGONAL, *more])
+
+
+def test_an_orthogonal_layer_and_its_optimizer():
+    recipe = orthogonal("model.map=cayley", "model.rebase_every=inf", "model.orthogonal_init=henaff")
+    assert Recipe.from_sections(parse_toml(recipe.to_toml(), "here")) == recipe
+    matrix = build_model(recipe).layer.orthogonal_l0
+    assert (matrix.map, matrix.rebase_every, matrix.start) == ("cayley", math.inf, "henaff")
+
+    def groups(*more):
+        changed = orthogonal(*more)
+        built = build_optimizers(changed.optimizer, build_model(changed))
+        return [
+            (type(optimizer).__name__, group["lr"], len(group["params"]))
+            for optimizer in built
+            for group in optimizer.param_groups
+        ]
+
+    assert groups() == [("RMSprop", 1e-3, 4), ("RMSprop", 1e-3, 1)]
+    assert groups("optimizer.lr_orthogonal=2e-4") == [("RMSprop", 1e-3, 4), ("RMSprop", 2e-4, 1)]
+    two = groups("optimizer.lr_orthogonal=2e-4", "optimizer.orthogonal=adam")
+    assert two == [("RMSprop", 1e-3, 4), ("Adam", 2e-4, 1)]
 
 
 def test_digits_recipes_differ_in_the_model_alone():
@@ -58,6 +183,10 @@ def test_digits_recipes_differ_in_the_model_alone():
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
+        ("timit-momentum-lstm-84", {"momentum": 0.3, "step_size": 0.1}),
+        ("timit-adam-lstm-120", {"momentum": 0.3, "step_size": 0.1, "beta": 0.999}),
+        ("timit-rmsprop-lstm-158", {"step_size": 0.1, "beta": 0.999}),
+        ("timit-sr-lstm-158", {"step_size": 0.1, "restart": 2}),
         ("mnist-adam-lstm-256", {"momentum": 0.6, "step_size": 0.6, "beta": 0.1}),
         ("pmnist-adam-lstm-256", {"momentum": 0.6, "step_size": 1.0, "beta": 0.01}),
         ("mnist-rmsprop-lstm-256", {"step_size": 0.6, "beta": 0.9}),
@@ -105,6 +234,21 @@ def test_coefficients_are_the_papers(name, rule):
         ("optimizer.lr=0", "optimizer.lr: expected a finite number above 0, got 0.0"),
         ("optimizer.smoothing=0.9", "optimizer.smoothing: belongs to rmsprop, got it with 'adam'"),
         ("optimizer.momentum=0.9", "optimizer.momentum: belongs to sgd, got it with 'adam'"),
+        ("data.lenght=3", "unknown key data.lenght: did you mean data.length?"),
+        ("data.length=3", "data.length: 'digits' does not take it, got 3; beside its name it takes"),
+        ("data.length=0", "data.length: expected 1 or more, got 0"),
+        ("data.name=speech", "data.folder: 'speech' needs it; add it to the section [data]"),
+        ("training.steps_per_epoch=3", "training.steps_per_epoch: an epoch of 'digits' is once through"),
+        ("training.steps_per_epoch=0", "training.steps_per_epoch: expected 1 or more, got 0"),
+        ("model.forget_bias=nan", "model.forget_bias: expected a finite number, got nan"),
+        ("model.map=exp", "model.map: AdamLSTM does not take it"),
+        ("model.map=log", "model.map: expected 'exp' or 'cayley', got 'log'"),
+        ("model.rebase_every=3", "model.rebase_every: AdamLSTM does not take it"),
+        ("model.orthogonal_init=henaff", "model.orthogonal_init: AdamLSTM does not take it"),
+        ("optimizer.lr_orthogonal=1e-3", "optimizer.lr_orthogonal: AdamLSTM has no orthogonal matrix"),
+        ("optimizer.lr_orthogonal=0", "optimizer.lr_orthogonal: expected a finite number above 0, got 0.0"),
+        ("optimizer.orthogonal=adam", "optimizer.orthogonal: AdamLSTM has no orthogonal matrix"),
+        ("published.test_mse=[1]", "published.test_mse: 'digits' is judged by its accuracy, expected test_a"),
         ("data.validation=100", "data.validation: the split of 'digits' is fixed"),
         ('published.test_accuracy=[1, "a"]', "published.test_accuracy: expected a number, got 'a'"),
         ("training=1", "expected section.key=value, such as training.epochs=1, got 'training=1'"),
@@ -158,6 +302,29 @@ def test_a_misspelt_recipe_in_a_file_is_reported_with_the_file(tmp_path):
         load_recipe(path)
     with pytest.raises(RecipeError, match="no such recipe file"):
         load_recipe(tmp_path / "other.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("adding-100-lstm-128", ["data.length=1"], "data.length: 'adding' needs 2 or more, got 1"),
+        ("adding-100-lstm-128", ["model.init=default", "model.forget_bias=1"], 'belongs to init = "paper"'),
+        ("timit-lstm-84", ["data.folder=x"], "data.folder: 'timit' does not take it"),
+        ("timit-lstm-158", ["published.test_accuracy=[1]"], "judged by its mse, expected test_mse or train_"),
+        ("timit-lstm-84", ["data.name=copying", "data.length=5"], "say how many steps an epoch is"),
+    ],
+)
+def test_what_other_tasks_cannot_have_is_rejected(name, changes, message):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(name).override(changes)
+    assert message in str(caught.value)
+
+
+def test_steps_of_a_drawn_problem_are_stated():
+    sections = load_recipe("copying-100-lstm-128").sections()
+    del sections["training"]["steps_per_epoch"]
+    with pytest.raises(RecipeError, match=r"training\.steps_per_epoch: 'copying' is drawn without end"):
+        Recipe.from_sections(sections)
 
 
 def test_nearest_recipe_name():

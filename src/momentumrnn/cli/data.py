@@ -33,7 +33,7 @@ def fetch_dataset(name: str, folder: Path | None) -> None:
     """
     dataset = find_dataset(name)
     if dataset.fetch is None:
-        print(f"{name}: nothing to fetch, it {dataset.origin}")
+        print(f"{name}: nothing to fetch; {dataset.origin}")
         return
     where = data_folder(folder)
     dataset.fetch(where)

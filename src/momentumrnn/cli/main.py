@@ -28,6 +28,8 @@ EXTRA = {
     "pandas",
     "matplotlib",
     "safetensors",
+    "scipy",
+    "soundfile",
     "numpy",
 }
 

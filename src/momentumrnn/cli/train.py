@@ -6,6 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from momentumrnn.tasks import Baseline
+from momentumrnn.tasks.contract import ACCURACY
 from momentumrnn.training import RunResult, load_recipe, train
 from momentumrnn.training.history import best_test_epoch, best_validation_epoch
 from momentumrnn.training.progress import Bars, Lines, Progress
@@ -51,26 +53,36 @@ def train_one(
         result = train(recipe, folder, data=data, device=device, threads=threads, progress=progress)
     if result.already_finished:
         print(f"{folder} holds this run, finished; nothing was done")
-    for line in outcome(result):
+    for line in outcome(result, recipe.task().baseline()):
         print(line)
 
 
-def outcome(result: RunResult) -> list[str]:
+def outcome(result: RunResult, baseline: Baseline | None = None) -> list[str]:
     """What both protocols make of a run.
 
     Args:
         result: The run.
+        baseline: What can be had without learning.
     """
     lines = []
     honest, best = best_validation_epoch(result.history), best_test_epoch(result.history)
-    if honest is not None:
+    if honest is not None and honest.validation_metric is not None:
+        metric = honest.metric
         lines.append(
-            f"test accuracy {honest.test_accuracy:.2%} at the best validation epoch, {honest.epoch} "
-            f"(validation {honest.validation_accuracy:.2%})"
+            f"test {metric.name} {metric.show(honest.test_metric)} at the best validation epoch, "
+            f"{honest.epoch} (validation {metric.show(honest.validation_metric)})"
         )
     if best is not None:
+        metric = best.metric
+        # Elsewhere the paper reports the test at the best validation epoch, or the loss of training.
+        also = ", as the paper reports" if metric == ACCURACY else ""
         lines.append(
-            f"best test accuracy over epochs {best.test_accuracy:.2%}, in epoch {best.epoch} "
-            "(chosen by the test set itself, as the paper reports)"
+            f"best test {metric.name} over epochs {metric.show(best.test_metric)}, in epoch {best.epoch} "
+            f"(chosen by the test set itself{also})"
+        )
+    if baseline is not None and result.history:
+        last = result.history[-1].train_loss
+        lines.append(
+            f"training loss of the last epoch {last:.4f}; {baseline.name} costs {baseline.value:.4f}"
         )
     return [*lines, f"everything is in {result.folder}"]

@@ -1,4 +1,4 @@
-"""Where data files live."""
+"""Where data files live, and where what was computed from them is kept."""
 
 import os
 from pathlib import Path
@@ -21,5 +21,10 @@ def data_folder(explicit: str | Path | None = None) -> Path:
     from_environment = os.environ.get(ENVIRONMENT_VARIABLE)
     if from_environment:
         return Path(from_environment).expanduser()
+    return cache_folder()
+
+
+def cache_folder() -> Path:
+    """The folder for what can be fetched or computed again: ``momentumrnn`` in the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "momentumrnn"

@@ -4,16 +4,21 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from momentumrnn.data import mnist
+from momentumrnn.data import adding, copying, mnist, speech
 from momentumrnn.data.digits import load_digits
 from momentumrnn.data.sequences import Splits
+from momentumrnn.data.speech import SpeechSplits
 from momentumrnn.errors import DataError
 
+# (data folder, validation size or None for the default, seed) → splits
 Load = Callable[[Path, int | None, int], Splits]
+# (data folder, folder of recordings or None where the dataset has one of its own) → splits
+LoadSpeech = Callable[[Path, str | None], SpeechSplits]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
     """A dataset, known before it is read.
 
@@ -22,22 +27,64 @@ class Dataset:
         summary: What it is, in a line.
         origin: How to get it.
         features: d, the values per time step.
-        classes: How many classes.
-        load: Reads it: (data folder, validation size or None for the default, seed) → splits.
         check: Reads everything and says what was found.
         fetch: Downloads it into a data folder; ``None`` where there is nothing to download.
-        takes_validation: Whether the size of the validation split can be chosen.
+        options: The keys of a recipe's section [data] that it takes beside its name → whether it needs them.
     """
 
     name: str
     summary: str
     origin: str
     features: int
+    check: Callable[[Path], str]
+    fetch: Callable[[Path], list[Path]] | None = None
+    options: ClassVar[dict[str, bool]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifiedDataset(Dataset):
+    """Sequences, each of a class.
+
+    Attributes:
+        classes: How many classes.
+        load: Reads it.
+        takes_validation: Whether the size of the validation split can be chosen.
+    """
+
     classes: int
     load: Load
-    check: Callable[[Path], str]
-    fetch: Callable[[Path], list[Path]] | None
     takes_validation: bool
+    options: ClassVar[dict[str, bool]] = {"validation": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechDataset(Dataset):
+    """Recordings.
+
+    Attributes:
+        load: Reads it.
+    """
+
+    load: LoadSpeech
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderDataset(SpeechDataset):
+    """Recordings in a folder that the recipe names."""
+
+    options: ClassVar[dict[str, bool]] = {"folder": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnDataset(Dataset):
+    """A problem whose sequences are drawn as they are needed.
+
+    Attributes:
+        shortest: The smallest T there can be.
+    """
+
+    shortest: int
+    options: ClassVar[dict[str, bool]] = {"length": True}
 
 
 def _load_digits(folder: Path, validation: int | None, seed: int) -> Splits:
@@ -58,12 +105,29 @@ def _load_pmnist(folder: Path, validation: int | None, seed: int) -> Splits:
     return mnist.load_pmnist(folder, mnist.VALIDATION_SIZE if validation is None else validation, seed)
 
 
-_FETCHED = "`momentumrnn data fetch mnist`, or mnist/*-ubyte[.gz] in the data folder"
+def _described(splits: SpeechSplits) -> str:
+    parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
+    told = [
+        f"{len(part)} {name} ({part.steps.sum() / 62.5 / 60:.0f} minutes)" for name, part in parts.items()
+    ]
+    return f"utterances: {', '.join(told)}"
 
-DATASETS = {
+
+def _check_folder(folder: Path) -> str:
+    return "nothing to check by itself: a recipe names the folder"
+
+
+def _check_drawn(folder: Path) -> str:
+    return "nothing to check: drawn as it is needed"
+
+
+_FETCHED = "`momentumrnn data fetch mnist`, or mnist/*-ubyte[.gz] in the data folder"
+_DRAWN = "drawn as it is needed"
+
+DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
     for dataset in (
-        Dataset(
+        ClassifiedDataset(
             name="digits",
             summary="1,797 handwritten digits of 8 × 8 pixels, read pixel by pixel (T = 64)",
             origin="ships with scikit-learn",
@@ -71,10 +135,9 @@ DATASETS = {
             classes=10,
             load=_load_digits,
             check=_check_digits,
-            fetch=None,
             takes_validation=False,
         ),
-        Dataset(
+        ClassifiedDataset(
             name="mnist",
             summary="70,000 handwritten digits of 28 × 28 pixels, read pixel by pixel (T = 784)",
             origin=_FETCHED,
@@ -85,7 +148,7 @@ DATASETS = {
             fetch=mnist.fetch_mnist,
             takes_validation=True,
         ),
-        Dataset(
+        ClassifiedDataset(
             name="pmnist",
             summary="MNIST with its pixels in one random order per seed (T = 784)",
             origin=_FETCHED,
@@ -95,6 +158,46 @@ DATASETS = {
             check=mnist.check_mnist,
             fetch=mnist.fetch_mnist,
             takes_validation=True,
+        ),
+        SpeechDataset(
+            name="timit",
+            summary="TIMIT, read speech, as log-magnitudes at 8 kHz (d = 129)",
+            origin="LDC93S1 of the Linguistic Data Consortium, its tree put into the data folder as timit",
+            features=speech.FEATURES,
+            load=lambda folder, _: speech.load_timit(folder),
+            check=lambda folder: _described(speech.load_timit(folder)),
+        ),
+        SpeechDataset(
+            name="prompts",
+            summary="558 English telephone prompts, as log-magnitudes at 8 kHz (d = 129)",
+            origin="Debian's asterisk-core-sounds-en-wav, unpacked into the data folder's speech/asterisk-en",
+            features=speech.FEATURES,
+            load=lambda folder, _: speech.load_prompts(folder),
+            check=lambda folder: _described(speech.load_prompts(folder)),
+        ),
+        FolderDataset(
+            name="speech",
+            summary="any folder of WAV or FLAC files, as log-magnitudes at 8 kHz (d = 129)",
+            origin="the folder that a recipe's data.folder names",
+            features=speech.FEATURES,
+            load=lambda folder, named: speech.load_speech_folder(folder, named or "."),
+            check=_check_folder,
+        ),
+        DrawnDataset(
+            name="copying",
+            summary="the copying problem: ten symbols, remembered over T steps",
+            origin=_DRAWN,
+            features=copying.FEATURES,
+            check=_check_drawn,
+            shortest=1,
+        ),
+        DrawnDataset(
+            name="adding",
+            summary="the adding problem: the sum of two marked numbers among T",
+            origin=_DRAWN,
+            features=adding.FEATURES,
+            check=_check_drawn,
+            shortest=2,
         ),
     )
 }

@@ -1,10 +1,10 @@
 """The recurrences, given what enters the gates: one signature each, the same in every backend."""
 
 from momentumrnn.kernels.adaptive import adaptive_rule
-from momentumrnn.kernels.dispatch import backend, choose, gru, lstm, reasons, rnn, runs_rules
+from momentumrnn.kernels.dispatch import backend, choose, gru, lstm, observed, reasons, rnn, runs_rules
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.linear import linear_filter
-from momentumrnn.kernels.problem import Problem
+from momentumrnn.kernels.problem import Problem, transforms
 
 __all__ = [
     "GateInput",
@@ -15,7 +15,9 @@ __all__ = [
     "gru",
     "linear_filter",
     "lstm",
+    "observed",
     "reasons",
     "rnn",
     "runs_rules",
+    "transforms",
 ]

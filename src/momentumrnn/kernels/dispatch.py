@@ -2,8 +2,8 @@
 
 A backend is a module of this folder with a ``name``; the recurrences ``rnn``, ``gru`` and ``lstm``
 with the signatures of ``momentumrnn.kernels.reference``; ``refuses``, which says why it cannot
-run a problem; ``loses``, which says why another that can should be preferred; and ``traceable``, whether
-torch.compile may look inside. A new backend is a module added to ``BACKENDS``, before the ones it is
+run a problem; ``loses``, which says why another that can should be preferred; and ``traceable``, which says
+whether torch.compile may look inside. A new backend is a module added to ``BACKENDS``, before the ones it is
 faster than.
 """
 
@@ -26,9 +26,23 @@ from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.problem import Cell, Problem
 from momentumrnn.kernels.tracing import constant
 
-__all__ = ["BACKENDS", "backend", "choose", "gru", "lstm", "reasons", "rnn", "runs_rules"]
+__all__ = [
+    "BACKENDS",
+    "Observer",
+    "backend",
+    "choose",
+    "gru",
+    "lstm",
+    "observed",
+    "reasons",
+    "rnn",
+    "runs_rules",
+]
 
 BACKENDS: tuple[Any, ...] = (cpu, fused, reference)
+
+# Called in place of a recurrence: observer(run, "lstm", args) returns what run(*args) would.
+Observer = Callable[[Callable[..., Any], str, tuple[Any, ...]], Any]
 
 _wanted: ContextVar[str] = ContextVar("momentumrnn_backend", default="auto")
 
@@ -40,6 +54,7 @@ class _Entered(threading.local):
         # Every name, not the last one alone: asynchronous tasks leave their blocks in any order. An attribute
         # of each thread's own from the start: a guard on one of the class would not see the other appear.
         self.names: tuple[str, ...] = ()
+        self.observer: Observer | None = None
 
 
 _entered = _Entered()
@@ -90,6 +105,16 @@ def backend(name: str) -> Iterator[None]:
         _entered.names = entered[:last] + entered[last + 1 :]
 
 
+@contextmanager
+def observed(observer: Observer) -> Iterator[None]:
+    """Hand every recurrence that this thread runs inside the ``with`` block to an observer."""
+    before, _entered.observer = _entered.observer, observer
+    try:
+        yield
+    finally:
+        _entered.observer = before
+
+
 def choose(problem: Problem) -> Any:
     """Return the backend that runs the problem.
 
@@ -98,8 +123,11 @@ def choose(problem: Problem) -> Any:
     """
     wanted = _asked_for(_entered.names)
     if wanted == "auto":
-        able = [candidate for candidate in BACKENDS if candidate.refuses(problem) is None]
-        return next((candidate for candidate in able if candidate.loses(problem) is None), able[-1])
+        for candidate in BACKENDS:
+            if candidate.loses(problem) is None and candidate.refuses(problem) is None:
+                return candidate
+        # No one wins: the last, which can run anything.
+        return BACKENDS[-1]
     named = next(candidate for candidate in BACKENDS if candidate.name == wanted)
     if reason := named.refuses(problem):
         raise BackendError(
@@ -127,12 +155,15 @@ def runs_rules(weight: Tensor) -> bool:
     return cpu.refuses(Problem.of("rnn_tanh", False, weight)) is None
 
 
-def _run(chosen: Any, recurrence: str, *args: Any) -> Any:
-    """Call a recurrence of the chosen backend; ``torch.compile`` breaks its graph around some backends."""
+def _run(problem: Problem, recurrence: str, *args: Any) -> Any:
+    """Call a recurrence of the backend chosen; ``torch.compile`` breaks its graph around some backends."""
+    chosen = choose(problem)
     run: Callable[..., Any] = getattr(chosen, recurrence)
+    if _entered.observer is not None:
+        return _entered.observer(run, recurrence, args)
     # What torch.compiler.disable applies; but that imports the whole compiler, and so would a call of
     # this where nothing is being compiled.
-    if torch.compiler.is_dynamo_compiling() and not chosen.traceable:
+    if torch.compiler.is_dynamo_compiling() and not chosen.traceable(problem):
         return _disable_dynamo(run)(*args)
     return run(*args)
 
@@ -147,17 +178,18 @@ def rnn(
 ) -> tuple[Tensor, Tensor]:
     """Run the RNN on the chosen backend; see ``momentumrnn.kernels.reference.rnn``."""
     cells: dict[str, Cell] = {"tanh": "rnn_tanh", "relu": "rnn_relu", "modrelu": "rnn_modrelu"}
-    chosen = choose(Problem.of(cells[nonlinearity], inputs.weight is not None, weight_hh))
+    factored = inputs.weight is not None
+    problem = Problem.of(cells[nonlinearity], factored, weight_hh, one_step=inputs.one_step)
     result: tuple[Tensor, Tensor] = _run(
-        chosen, "rnn", inputs, h_0, weight_hh, bias_hh, nonlinearity, modrelu_bias
+        problem, "rnn", inputs, h_0, weight_hh, bias_hh, nonlinearity, modrelu_bias
     )
     return result
 
 
 def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> tuple[Tensor, Tensor]:
     """Run the GRU on the chosen backend; see ``momentumrnn.kernels.reference.gru``."""
-    chosen = choose(Problem.of("gru", inputs.weight is not None, weight_hh))
-    result: tuple[Tensor, Tensor] = _run(chosen, "gru", inputs, h_0, weight_hh, bias_hh)
+    problem = Problem.of("gru", inputs.weight is not None, weight_hh, one_step=inputs.one_step)
+    result: tuple[Tensor, Tensor] = _run(problem, "gru", inputs, h_0, weight_hh, bias_hh)
     return result
 
 
@@ -172,8 +204,10 @@ def lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the LSTM on the chosen backend; see ``momentumrnn.kernels.reference.lstm``."""
     cell: Cell = "lstm" if forget_gate else "lstm_without_forget_gate"
-    chosen = choose(Problem.of(cell, inputs.weight is not None, weight_hh, weight_hr is not None))
+    problem = Problem.of(
+        cell, inputs.weight is not None, weight_hh, weight_hr is not None, one_step=inputs.one_step
+    )
     result: tuple[Tensor, Tensor, Tensor] = _run(
-        chosen, "lstm", inputs, h_0, c_0, weight_hh, bias_hh, weight_hr, forget_gate
+        problem, "lstm", inputs, h_0, c_0, weight_hh, bias_hh, weight_hr, forget_gate
     )
     return result

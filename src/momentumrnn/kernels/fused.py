@@ -1,6 +1,7 @@
 """torch's own fused recurrences (oneDNN, cuDNN, ATen), over whatever features the rule left.
 
-A linear rule needs nothing else: a MomentumLSTM is an LSTM over a filtered input.
+A linear rule needs nothing else: a MomentumLSTM is an LSTM over a filtered input. A single step goes to the
+operators behind torch's cells.
 """
 
 from __future__ import annotations
@@ -11,13 +12,11 @@ import torch
 from torch import Tensor
 
 from momentumrnn.kernels.gate_input import GateInput
-from momentumrnn.kernels.problem import Problem
+from momentumrnn.kernels.problem import Problem, autocasts
 
 __all__ = ["gru", "loses", "lstm", "name", "refuses", "rnn", "traceable"]
 
 name = "torch"
-# torch.compile cannot trace torch's recurrent operators.
-traceable = False
 
 # σ of this is 1 to the last bit in float64, and its derivative too small to reach any weight.
 _OPEN_GATE = 100.0
@@ -34,10 +33,17 @@ def refuses(problem: Problem) -> str | None:
 
 def loses(problem: Problem) -> str | None:
     """Return why another backend that can run the problem is to be preferred, or ``None``."""
-    if not problem.factored and problem.device.type == "cpu":
+    if problem.one_step and problem.cell == "lstm_without_forget_gate":
+        return "torch would need a copy of the weights, with a forget gate, for a single step"
+    if not problem.factored and (problem.one_step or problem.device.type == "cpu"):
         # Measured: 2.5 to 4 times torch.nn.LSTM's time, where the loop takes 1.4 to 2.6 times.
         return "an adaptive rule leaves ready gate inputs, which torch would multiply with an identity"
     return None
+
+
+def traceable(problem: Problem) -> bool:
+    """Whether torch.compile may look inside: it cannot trace torch's operators for a whole sequence."""
+    return problem.one_step and not problem.projected and not problem.autocast
 
 
 def rnn(
@@ -49,6 +55,10 @@ def rnn(
     modrelu_bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Run the RNN; arguments and result as in ``momentumrnn.kernels.reference.rnn``."""
+    if _has_an_operator(inputs):
+        step = torch.rnn_tanh_cell if nonlinearity == "tanh" else torch.rnn_relu_cell
+        h = step(*_arguments_of_a_step(inputs, h_0, weight_hh, bias_hh))
+        return h.unsqueeze(0), h
     run = torch.rnn_tanh if nonlinearity == "tanh" else torch.rnn_relu
     output, h_n = run(*_arguments(inputs, h_0.unsqueeze(0), weight_hh, bias_hh))
     return output, h_n.squeeze(0)
@@ -56,6 +66,9 @@ def rnn(
 
 def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> tuple[Tensor, Tensor]:
     """Run the GRU; arguments and result as in ``momentumrnn.kernels.reference.gru``."""
+    if _has_an_operator(inputs):
+        h = torch.gru_cell(*_arguments_of_a_step(inputs, h_0, weight_hh, bias_hh))
+        return h.unsqueeze(0), h
     output, h_n = torch.gru(*_arguments(inputs, h_0.unsqueeze(0), weight_hh, bias_hh))
     return output, h_n.squeeze(0)
 
@@ -70,11 +83,48 @@ def lstm(
     forget_gate: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the LSTM; arguments and result as in ``momentumrnn.kernels.reference.lstm``."""
-    state = (h_0.unsqueeze(0), c_0.unsqueeze(0))
     if not forget_gate:
         inputs, weight_hh, bias_hh = _with_open_forget_gate(inputs, weight_hh, bias_hh)
+    if weight_hr is None and _has_an_operator(inputs):
+        h, c = torch.lstm_cell(*_arguments_of_a_step(inputs, (h_0, c_0), weight_hh, bias_hh))
+        return h.unsqueeze(0), h, c
+    state = (h_0.unsqueeze(0), c_0.unsqueeze(0))
     output, h_n, c_n = torch.lstm(*_arguments(inputs, state, weight_hh, bias_hh, weight_hr))
     return output, h_n.squeeze(0), c_n.squeeze(0)
+
+
+def _has_an_operator(inputs: GateInput) -> bool:
+    """Whether torch has an operator for just this: a single step, outside autocast."""
+    # Under autocast torch's cells answer in another dtype than its recurrences.
+    return inputs.one_step and not autocasts(inputs.features.device)
+
+
+def _arguments_of_a_step(
+    inputs: GateInput,
+    state: Tensor | tuple[Tensor, Tensor],
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+) -> tuple[Any, ...]:
+    """Return the argument list of torch's operator for one step."""
+    features, weights = _features_and_weights(inputs, weight_hh, bias_hh)
+    return (features[0], state, *weights)
+
+
+def _features_and_weights(
+    inputs: GateInput, weight_hh: Tensor, bias_hh: Tensor | None
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the features, the two weights, and two biases or none."""
+    features, weight_ih, bias_ih = inputs.factors()
+    if weight_ih.dtype != weight_hh.dtype:
+        weight_ih = weight_ih.to(weight_hh.dtype)
+    weights = [weight_ih, weight_hh]
+    if bias_hh is not None or bias_ih is not None:
+        weights += [_or_zeros(bias_ih, weight_hh), _or_zeros(bias_hh, weight_hh)]
+    return features, weights
+
+
+def _or_zeros(bias: Tensor | None, weight_hh: Tensor) -> Tensor:
+    return weight_hh.new_zeros(weight_hh.shape[0]) if bias is None else bias
 
 
 def _arguments(
@@ -85,12 +135,8 @@ def _arguments(
     weight_hr: Tensor | None = None,
 ) -> tuple[Any, ...]:
     """Return torch's argument list for one layer in one direction, dense or packed."""
-    features, weight_ih, bias_ih = inputs.factors()
-    has_biases = bias_hh is not None or bias_ih is not None
-    weights = [weight_ih.to(weight_hh.dtype), weight_hh]
-    if has_biases:
-        zero = weight_hh.new_zeros(weight_hh.shape[0])
-        weights += [zero if bias_ih is None else bias_ih, zero if bias_hh is None else bias_hh]
+    features, weights = _features_and_weights(inputs, weight_hh, bias_hh)
+    has_biases = len(weights) == 4
     if weight_hr is not None:
         weights.append(weight_hr)
     # train=True asks cuDNN to keep what backward needs, also for a module in eval mode.

@@ -37,6 +37,11 @@ class GateInput:
     initial: Tensor | None = None
     packed: PackedRows | None = None
 
+    @property
+    def one_step(self) -> bool:
+        """Whether these are the gate inputs of a single step of a dense batch."""
+        return self.packed is None and self.features.shape[0] == 1
+
     def multiplied(self) -> Tensor:
         """Return d, (T, B, G·h) or (N, G·h)."""
         d = self.features if self.weight is None else F.linear(self.features, self.weight, self.bias)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Cell", "Problem", "transforms"]
+__all__ = ["Cell", "Problem", "autocasts", "transforms"]
 
 Cell = Literal["rnn_tanh", "rnn_relu", "rnn_modrelu", "gru", "lstm", "lstm_without_forget_gate"]
 
@@ -29,6 +29,8 @@ class Problem:
             for which torch's fused recurrences have no rule.
         forward_mode: whether it runs inside a forward-mode derivative, or ``torch.func.functionalize``, for
             which an ``autograd.Function`` has no rule.
+        one_step: whether there is a single step to run, on a dense batch: what a backend does once for all
+            steps is then done for that one.
     """
 
     cell: Cell
@@ -39,20 +41,34 @@ class Problem:
     projected: bool = False
     transformed: bool = False
     forward_mode: bool = False
+    one_step: bool = False
 
     @classmethod
-    def of(cls, cell: Cell, factored: bool, weight_hh: Tensor, projected: bool = False) -> Problem:
+    def of(
+        cls,
+        cell: Cell,
+        factored: bool,
+        weight_hh: Tensor,
+        projected: bool = False,
+        one_step: bool = False,
+    ) -> Problem:
         """Describe the recurrence that is about to run."""
         device = weight_hh.device
-        kind = device.type
-        autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-        kinds = torch._C._functorch.TransformType
-        inside = transforms()
-        forward_mode = torch.autograd.forward_ad._current_level >= 0 or any(
-            key not in (kinds.Grad, kinds.Vmap) for key in inside
+        autocast = autocasts(device)
+        forward_mode = transformed = torch.autograd.forward_ad._current_level >= 0
+        if inside := transforms():
+            kinds = torch._C._functorch.TransformType
+            forward_mode = forward_mode or any(key not in (kinds.Grad, kinds.Vmap) for key in inside)
+            transformed = forward_mode or kinds.Vmap in inside
+        return cls(
+            cell, factored, device, weight_hh.dtype, autocast, projected, transformed, forward_mode, one_step
         )
-        transformed = forward_mode or kinds.Vmap in inside
-        return cls(cell, factored, device, weight_hh.dtype, autocast, projected, transformed, forward_mode)
+
+
+def autocasts(device: torch.device) -> bool:
+    """Whether ``torch.autocast`` is on for the device."""
+    kind = device.type
+    return (kind == "cpu" or torch.amp.is_autocast_available(kind)) and torch.is_autocast_enabled(kind)
 
 
 def transforms() -> list[object]:

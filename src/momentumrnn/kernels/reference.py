@@ -17,8 +17,6 @@ from momentumrnn.kernels.problem import Problem
 __all__ = ["gru", "loses", "lstm", "modrelu", "name", "refuses", "rnn", "traceable"]
 
 name = "reference"
-# Its loop would be unrolled over all time steps.
-traceable = False
 
 States = tuple[Tensor, ...]
 
@@ -30,7 +28,14 @@ def refuses(problem: Problem) -> str | None:
 
 def loses(problem: Problem) -> str | None:
     """Return why another backend that can run the problem is to be preferred."""
+    if problem.one_step:
+        return "one small operator after another"
     return "a Python loop over time steps"
+
+
+def traceable(problem: Problem) -> bool:
+    """Whether torch.compile may look inside: it would unroll the loop over all time steps."""
+    return problem.one_step
 
 
 def modrelu(x: Tensor, bias: Tensor) -> Tensor:

@@ -241,7 +241,7 @@ class RecurrentLayer(nn.Module, ABC):
     def _initial_states(
         self, states: tuple[Tensor | None, ...], layout: Layout, data: Tensor
     ) -> list[Tensor]:
-        weight = self._tensor("weight_hh_l0")
+        weight = self._tensor("weight_ih_l0")
         initial = []
         for name, state in zip(self.state_names, states, strict=True):
             width = self.hidden_size if name == "c_0" else self._output_size
@@ -259,7 +259,7 @@ class RecurrentLayer(nn.Module, ABC):
             return None
         depth = self.num_layers * self._directions
         lead = (depth,) if layout.unbatched else (depth, layout.batch)
-        weight = self._tensor("weight_hh_l0")
+        weight = self._tensor("weight_ih_l0")
         checks.check_momentum(
             type(self).__name__, momentum, self.rule, lead, self.channels(self.rule), weight
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from momentumrnn import kernels
 from momentumrnn.kernels import GateInput
 from momentumrnn.layers import checks
-from momentumrnn.layers.input_stage import gate_input
+from momentumrnn.layers.input_stage import gate_input_of_a_step
 from momentumrnn.layers.rnn import Nonlinearity
 from momentumrnn.rules import Rule, RuleState
 
@@ -73,33 +73,38 @@ class _RecurrentCell(nn.Module, ABC):
     def _run(self, x: Tensor, hx: tuple[Any, ...] | None) -> tuple[tuple[Tensor, ...], RuleState]:
         """Check, run one step, and return the new states and the rule's new state."""
         owner = type(self).__name__
-        checks.check_input(owner, x, self.input_size, self.weight_ih, (1, 2))
+        # Once each: a step is so short that looking them up in the module shows.
+        weight_ih, rule = self.weight_ih, self.rule
+        checks.check_input(owner, x, self.input_size, weight_ih, (1, 2))
         batched = x.dim() == 2
         rows = x if batched else x.unsqueeze(0)
-        expected = len(self.state_names) + (self.rule is not None)
+        expected = len(self.state_names) + (rule is not None)
         if hx is None:
             hx = (None,) * expected
         if not isinstance(hx, tuple | list) or len(hx) != expected:
-            names = [*self.state_names, *(["m_0"] if self.rule is not None else [])]
+            names = [*self.state_names, *(["m_0"] if rule is not None else [])]
             raise TypeError(
                 f"{owner}: expected the state to be a tuple ({', '.join(names)}), got {checks.describe(hx)}"
             )
         states = []
+        shape = (x.shape[0], self.hidden_size) if batched else (self.hidden_size,)
         for name, state in zip(self.state_names, hx, strict=False):
             if state is None:
                 states.append(rows.new_zeros(rows.shape[0], self.hidden_size))
                 continue
-            shape = (rows.shape[0], self.hidden_size) if batched else (self.hidden_size,)
-            checks.check_state(owner, name, state, shape, self.weight_hh)
+            checks.check_state(owner, name, state, shape, weight_ih)
             states.append(state if batched else state.unsqueeze(0))
-        momentum = None if self.rule is None else hx[-1]
-        if momentum is not None and self.rule is not None:
+        momentum = None if rule is None else hx[-1]
+        if momentum is not None and rule is not None:
             lead = (rows.shape[0],) if batched else ()
-            checks.check_momentum(owner, momentum, self.rule, lead, self._channels, self.weight_hh)
+            checks.check_momentum(owner, momentum, rule, lead, self._channels, weight_ih)
             momentum = momentum if batched else type(momentum)(*(m.unsqueeze(0) for m in momentum))
-        inputs, momentum = gate_input(
-            rows.unsqueeze(0), self.weight_ih, self.bias_ih, self.weight_hh, self.rule, momentum
-        )
+        if rule is None:
+            inputs = GateInput(rows.unsqueeze(0), weight_ih, self.bias_ih)
+        else:
+            inputs, momentum = gate_input_of_a_step(
+                rows, weight_ih, self.bias_ih, self.weight_hh, rule, momentum
+            )
         last = self._recur(inputs, tuple(states))[1:]
         if not batched:
             last = tuple(state.squeeze(0) for state in last)

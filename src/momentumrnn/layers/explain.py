@@ -43,11 +43,12 @@ def explain(layer: RecurrentLayer, x: Tensor | PackedSequence) -> str:
         raise TypeError(f"explain: expected an RNN, LSTM or GRU of momentumrnn, got {type(layer).__name__}")
     layer.check_input(x)
     rule = layer.rule
-    weight = layer.all_weights[0][1]
+    weight = layer.all_weights[0][0]
     behind = "" if rule is None else f" with {rule}"
+    one_step = isinstance(x, Tensor) and x.shape[1 if x.dim() == 3 and layer.batch_first else 0] == 1
     lines = [f"{type(layer).__name__}({layer.extra_repr()}){behind}, {weight.dtype!s} on {weight.device}"]
     for suffix, width in layer.places():
-        problem = Problem.of(layer.cell(), factored_by(rule), weight, bool(layer.proj_size))
+        problem = Problem.of(layer.cell(), factored_by(rule), weight, bool(layer.proj_size), one_step)
         lines.append(f"  {suffix[1:]}: {kernels.choose(problem).name}, {_what(rule, width, layer)}")
         lines += [f"    not {name}: {reason}" for name, reason in kernels.reasons(problem)]
     return "\n".join(lines)

@@ -9,11 +9,12 @@ from torch import Tensor
 from momentumrnn import kernels
 from momentumrnn.kernels import GateInput
 from momentumrnn.kernels.packed import PackedRows
+from momentumrnn.kernels.problem import autocasts
 from momentumrnn.rules import Adam, LinearRule, RMSProp, Rule, RuleState
 from momentumrnn.rules.base import last_step
 from momentumrnn.rules.scan import cumulative_decay, without_autocast
 
-__all__ = ["gate_input"]
+__all__ = ["gate_input", "gate_input_of_a_step"]
 
 
 def gate_input(
@@ -56,6 +57,31 @@ def gate_input(
     d, state = rule(drive if packed is None else packed.pad(drive), state, lengths)
     d = d if packed is None else packed.pack(d)
     return GateInput(d, weight_hh if rule.velocity == "hidden" else None, packed=packed), state
+
+
+def gate_input_of_a_step(
+    x: Tensor,
+    weight_ih: Tensor,
+    bias_ih: Tensor | None,
+    weight_hh: Tensor,
+    rule: Rule,
+    state: RuleState,
+) -> tuple[GateInput, RuleState]:
+    """Apply a rule to the drive W x + b of a single step.
+
+    Arguments and result are those of ``gate_input``, but that x is (B, d).
+    """
+    if x.dtype not in (torch.float32, torch.float64) or autocasts(x.device):
+        return gate_input(x.unsqueeze(0), weight_ih, bias_ih, weight_hh, rule, state)
+    # No filter before W, though the rule commutes: for one step that saves nothing, and the new state
+    # wants the product.
+    d, state = rule.step(F.linear(x, weight_ih, bias_ih), state)
+    if rule.velocity == "hidden":
+        return GateInput(d.unsqueeze(0), weight_hh), state
+    if d.shape[0] == 1:
+        # A factor too, of the feature 1: torch's operators for one step want a weight.
+        return GateInput(d.new_ones(1, 1, 1), d.t()), state
+    return GateInput(d.unsqueeze(0)), state
 
 
 def _filtered_features(

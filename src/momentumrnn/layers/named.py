@@ -13,7 +13,16 @@ from momentumrnn.layers.lstm import LSTM
 from momentumrnn.layers.rnn import RNN
 from momentumrnn.rules.base import Learnable, Velocity
 
-__all__ = ["NAGLSTM", "SRLSTM", "AdamLSTM", "MomentumGRU", "MomentumLSTM", "MomentumRNN", "RMSPropLSTM"]
+__all__ = [
+    "NAGLSTM",
+    "SRLSTM",
+    "AdamLSTM",
+    "MomentumGRU",
+    "MomentumLSTM",
+    "MomentumRNN",
+    "RMSPropLSTM",
+    "refuse_rule",
+]
 
 
 class MomentumRNN(RNN):
@@ -42,7 +51,7 @@ class MomentumRNN(RNN):
         learnable: Learnable = False,
         **kwargs: Any,
     ) -> None:
-        _refuse_rule(type(self).__name__, kwargs)
+        refuse_rule(type(self).__name__, kwargs)
         rule = rules.HeavyBall(momentum, step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
@@ -73,7 +82,7 @@ class MomentumGRU(GRU):
         learnable: Learnable = False,
         **kwargs: Any,
     ) -> None:
-        _refuse_rule(type(self).__name__, kwargs)
+        refuse_rule(type(self).__name__, kwargs)
         rule = rules.HeavyBall(momentum, step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
@@ -105,7 +114,7 @@ class MomentumLSTM(LSTM):
         learnable: Learnable = False,
         **kwargs: Any,
     ) -> None:
-        _refuse_rule(type(self).__name__, kwargs)
+        refuse_rule(type(self).__name__, kwargs)
         rule = rules.HeavyBall(momentum, step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
@@ -134,7 +143,7 @@ class NAGLSTM(LSTM):
         learnable: Learnable = False,
         **kwargs: Any,
     ) -> None:
-        _refuse_rule(type(self).__name__, kwargs)
+        refuse_rule(type(self).__name__, kwargs)
         rule = rules.Nesterov(step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
@@ -165,7 +174,7 @@ class SRLSTM(LSTM):
         learnable: Learnable = False,
         **kwargs: Any,
     ) -> None:
-        _refuse_rule(type(self).__name__, kwargs)
+        refuse_rule(type(self).__name__, kwargs)
         rule = rules.ScheduledRestart(restart, step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
@@ -201,7 +210,7 @@ class AdamLSTM(LSTM):
         learnable: Learnable = False,
         **kwargs: Any,
     ) -> None:
-        _refuse_rule(type(self).__name__, kwargs)
+        refuse_rule(type(self).__name__, kwargs)
         rule = rules.Adam(momentum, step_size, beta, eps, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
@@ -235,14 +244,15 @@ class RMSPropLSTM(LSTM):
         learnable: Learnable = False,
         **kwargs: Any,
     ) -> None:
-        _refuse_rule(type(self).__name__, kwargs)
+        refuse_rule(type(self).__name__, kwargs)
         rule = rules.RMSProp(step_size, beta, eps, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
 
-def _refuse_rule(owner: str, kwargs: dict[str, Any]) -> None:
+def refuse_rule(owner: str, kwargs: dict[str, Any]) -> None:
+    """Raise ``TypeError`` where a named layer was given a rule besides its own."""
     if "rule" in kwargs:
         raise TypeError(
             f"{owner} has a rule of its own and takes its arguments by keyword; "
-            "for another rule use RNN, LSTM or GRU with rule=..."
+            "for another rule use RNN, LSTM, GRU or OrthogonalRNN with rule=..."
         )

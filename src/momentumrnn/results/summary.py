@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from momentumrnn.errors import CheckpointError
+from momentumrnn.errors import CheckpointError, RecipeError
+from momentumrnn.tasks import Metric
+from momentumrnn.tasks.contract import ACCURACY
 from momentumrnn.training.history import Epoch, best_test_epoch, best_validation_epoch, first_epoch_at
 from momentumrnn.training.model import build_model
 from momentumrnn.training.recipe import Recipe
@@ -92,6 +94,22 @@ def group_runs(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     return labelled
 
 
+def metric_of(runs: Sequence[RunRecord]) -> Metric:
+    """What runs are judged by.
+
+    Args:
+        runs: One or more.
+
+    Raises:
+        RecipeError: They are judged by different things.
+    """
+    found = {run.recipe.task().metric for run in runs}
+    if len(found) != 1:
+        names = ", ".join(sorted(metric.name for metric in found)) or "no run"
+        raise RecipeError(f"expected runs that are judged by one metric, got {names}; report them apart")
+    return found.pop()
+
+
 def summarise(runs: Sequence[RunRecord]) -> pd.DataFrame:
     """One row a model, over its seeds.
 
@@ -99,44 +117,52 @@ def summarise(runs: Sequence[RunRecord]) -> pd.DataFrame:
     denominator), empty for a single seed.
 
     Args:
-        runs: Any runs; unfinished ones count with what they have measured, and are counted.
+        runs: Any runs that are judged by one metric, ``accuracy`` in the names of columns below; unfinished
+            ones count with what they have measured, and are counted.
 
     Returns:
         Columns ``model, parameters, seeds, unfinished, test_accuracy, test_accuracy_std`` (at the best
         validation epoch), ``best_test_accuracy, best_test_accuracy_std`` (the best over epochs, as the paper
         reports), ``validation_accuracy`` (the best), ``epochs_to_90`` (mean over the seeds that reached 90 %
-        validation accuracy), ``reached_90`` (how many did), ``seconds_per_epoch`` (the median, so that a
-        disturbed epoch does not count).
+        validation accuracy), ``reached_90`` (how many did; both of accuracies alone), ``seconds_per_epoch``
+        (the median, so that a disturbed epoch does not count).
+
+    Raises:
+        RecipeError: The runs are judged by different metrics.
     """
-    return pd.DataFrame([_row(label, members) for label, members in group_runs(runs).items()])
+    metric = metric_of(runs)
+    return pd.DataFrame([_row(label, members, metric) for label, members in group_runs(runs).items()])
 
 
-def _row(label: str, runs: Sequence[RunRecord]) -> dict[str, object]:
+def _row(label: str, runs: Sequence[RunRecord], metric: Metric) -> dict[str, object]:
     honest = [best_validation_epoch(run.history) for run in runs]
     best = [best_test_epoch(run.history) for run in runs]
-    to_target = [first_epoch_at(run.history, TARGET_ACCURACY) for run in runs]
-    test = [100 * epoch.test_accuracy for epoch in honest if epoch is not None]
-    best_test = [100 * epoch.test_accuracy for epoch in best if epoch is not None]
+    test = [metric.scale * epoch.test_metric for epoch in honest if epoch is not None]
+    best_test = [metric.scale * epoch.test_metric for epoch in best if epoch is not None]
     validation = [
-        100 * epoch.validation_accuracy
+        metric.scale * epoch.validation_metric
         for epoch in honest
-        if epoch is not None and epoch.validation_accuracy is not None
+        if epoch is not None and epoch.validation_metric is not None
     ]
-    reached = [float(epoch) for epoch in to_target if epoch is not None]
     return {
         "model": label,
         "parameters": runs[0].parameters,
         "seeds": len(runs),
         "unfinished": sum(not run.finished for run in runs),
-        "test_accuracy": _mean(test),
-        "test_accuracy_std": _std(test),
-        "best_test_accuracy": _mean(best_test),
-        "best_test_accuracy_std": _std(best_test),
-        "validation_accuracy": _mean(validation),
-        "epochs_to_90": _mean(reached),
-        "reached_90": len(reached),
+        f"test_{metric.name}": _mean(test),
+        f"test_{metric.name}_std": _std(test),
+        f"best_test_{metric.name}": _mean(best_test),
+        f"best_test_{metric.name}_std": _std(best_test),
+        f"validation_{metric.name}": _mean(validation),
+        **(_to_target(runs) if metric == ACCURACY else {}),
         "seconds_per_epoch": _median([epoch.seconds for run in runs for epoch in run.history]),
     }
+
+
+def _to_target(runs: Sequence[RunRecord]) -> dict[str, object]:
+    to_target = [first_epoch_at(run.history, TARGET_ACCURACY) for run in runs]
+    reached = [float(epoch) for epoch in to_target if epoch is not None]
+    return {"epochs_to_90": _mean(reached), "reached_90": len(reached)}
 
 
 def _mean(values: Sequence[float]) -> float:

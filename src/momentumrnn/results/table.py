@@ -7,23 +7,35 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-# Two lines each, so that the table fits a terminal of 80 columns.
-HEADINGS = (
-    ("model", ""),
-    ("parameters", ""),
-    ("test", "accuracy, %"),
-    ("best test", "accuracy, %"),
-    ("epochs", "to 90 %"),
-    ("seconds", "an epoch"),
-)
+from momentumrnn.tasks.contract import ACCURACY, METRICS, MSE, Metric
+
+
+def _metric(summary: pd.DataFrame) -> Metric:
+    return next(metric for name, metric in METRICS.items() if f"test_{name}" in summary.columns)
+
+
+def _headings(metric: Metric) -> list[tuple[str, str]]:
+    # Two lines each, so that the table fits a terminal of 80 columns.
+    unit = f"{metric.name}, {metric.unit}" if metric.unit else metric.name
+    return [
+        ("model", ""),
+        ("parameters", ""),
+        ("test", unit),
+        ("best test", unit),
+        *([("epochs", "to 90 %")] if metric == ACCURACY else []),
+        ("seconds", "an epoch"),
+    ]
 
 
 def _notes(summary: pd.DataFrame) -> list[str]:
+    metric = _metric(summary)
+    # Of the other tasks the paper reports the test at the best validation epoch, or the loss of training.
+    as_paper = ", as the paper reports" if metric == ACCURACY else ""
+    to_target = " Epochs to 90 %: of validation accuracy, over the seeds that reached it." if as_paper else ""
     notes = [
-        f"Mean ± sample standard deviation over {_range(summary['seeds'])} seed(s). Test accuracy: at the "
-        "best validation epoch; best test accuracy: the best over epochs, chosen by the test set itself, as "
-        "the paper reports. Epochs to 90 %: of validation accuracy, over the seeds that reached it. Seconds: "
-        "the median epoch, training and evaluation."
+        f"Mean ± sample standard deviation over {_range(summary['seeds'])} seed(s). Test {metric.name}: at "
+        f"the best validation epoch; best test {metric.name}: the best over epochs, chosen by the test set "
+        f"itself{as_paper}.{to_target} Seconds: the median epoch, training and evaluation."
     ]
     unfinished = int(summary["unfinished"].sum())
     if unfinished:
@@ -40,7 +52,7 @@ def print_table(summary: pd.DataFrame, console: Console, title: str | None = Non
         title: Above the table.
     """
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for index, (first, second) in enumerate(HEADINGS):
+    for index, (first, second) in enumerate(_headings(_metric(summary))):
         table.add_column(f"{first}\n{second}", justify="right" if index else "left", no_wrap=True)
     for cells in _cells(summary):
         table.add_row(*cells)
@@ -57,9 +69,9 @@ def to_markdown(summary: pd.DataFrame, title: str | None = None) -> str:
         title: Above the table.
     """
     lines = [f"# {title}", ""] if title else []
-    headings = [f"{first} {second}".strip() for first, second in HEADINGS]
+    headings = [f"{first} {second}".strip() for first, second in _headings(_metric(summary))]
     lines.append(f"| {' | '.join(headings)} |")
-    lines.append("|---|" + "---:|" * (len(HEADINGS) - 1))
+    lines.append("|---|" + "---:|" * (len(headings) - 1))
     lines.extend(f"| {' | '.join(cells)} |" for cells in _cells(summary))
     for note in _notes(summary):
         lines.extend(["", note])
@@ -67,25 +79,34 @@ def to_markdown(summary: pd.DataFrame, title: str | None = None) -> str:
 
 
 def _cells(summary: pd.DataFrame) -> list[tuple[str, ...]]:
+    metric = _metric(summary)
+    digits = 2 if metric in (ACCURACY, MSE) else 4
     return [
         (
             str(row["model"]),
             f"{int(row['parameters']):,}",
-            _spread(row["test_accuracy"], row["test_accuracy_std"]),
-            _spread(row["best_test_accuracy"], row["best_test_accuracy_std"]),
-            _epochs(row["epochs_to_90"], int(row["reached_90"]), int(row["seeds"])),
+            *(_spread(row[name], row[f"{name}_std"], digits) for name in _test_columns(metric)),
+            *(
+                [_epochs(row["epochs_to_90"], int(row["reached_90"]), int(row["seeds"]))]
+                if metric == ACCURACY
+                else []
+            ),
             _number(row["seconds_per_epoch"], 2),
         )
         for row in summary.to_dict("records")
     ]
 
 
+def _test_columns(metric: Metric) -> tuple[str, str]:
+    return f"test_{metric.name}", f"best_test_{metric.name}"
+
+
 def _number(value: float, digits: int) -> str:
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _spread(mean: float, std: float) -> str:
-    return _number(mean, 2) if math.isnan(std) else f"{mean:.2f} ± {std:.2f}"
+def _spread(mean: float, std: float, digits: int) -> str:
+    return _number(mean, digits) if math.isnan(std) else f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
 def _epochs(mean: float, reached: int, seeds: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from momentumrnn.rules.base import Learnable, Rule, RuleState, Velocity, last_step
 from momentumrnn.rules.coefficients import FRACTION, POSITIVE
-from momentumrnn.rules.scan import linear_scan
+from momentumrnn.rules.scan import linear_scan, linear_step
 
 __all__ = ["Adam", "AdamState", "RMSProp", "RMSPropState"]
 
@@ -54,9 +55,11 @@ class _RootMeanSquare(Rule):
     def arguments(self) -> dict[str, Any]:
         return {**self._start, "eps": self.eps}
 
-    def _second_moment(self, drive: Tensor, initial: Tensor | None) -> Tensor:
+    def _second_moment(
+        self, recurrence: Callable[..., Tensor], drive: Tensor, initial: Tensor | None
+    ) -> Tensor:
         beta = self._coefficient_for_scan("beta")
-        return linear_scan(beta, drive * drive, initial, 1.0 - beta)
+        return recurrence(beta, drive * drive, initial, 1.0 - beta)
 
     def _scale(self, velocity: Tensor, second_moment: Tensor) -> Tensor:
         # √(m + ε²) is the paper's √m + ε up to rounding, and has a derivative at m = 0. Not rsqrt, and
@@ -118,13 +121,20 @@ class Adam(_RootMeanSquare):
 
     def run(self, drive: Tensor, state: RuleState, lengths: Tensor | None) -> tuple[Tensor, RuleState]:
         a = drive.to(torch.promote_types(drive.dtype, torch.float32))
-        v, m = (None, None) if state is None else state
-        velocity = linear_scan(
-            self._coefficient_for_scan("momentum"), a, v, self._coefficient_for_scan("step_size")
-        )
-        second_moment = self._second_moment(a, m)
+        velocity, second_moment = self._moments(linear_scan, a, state)
         gate_input = self._scale(velocity, second_moment).to(drive.dtype)
         return gate_input, AdamState(last_step(velocity, lengths), last_step(second_moment, lengths))
+
+    def step(self, drive: Tensor, state: RuleState = None) -> tuple[Tensor, RuleState]:
+        moments = self._moments(linear_step, drive, state)
+        return self._scale(*moments), AdamState(*moments)
+
+    def _moments(
+        self, recurrence: Callable[..., Tensor], drive: Tensor, state: RuleState
+    ) -> tuple[Tensor, Tensor]:
+        v, m = (None, None) if state is None else state
+        momentum, step_size = map(self._coefficient_for_scan, ("momentum", "step_size"))
+        return recurrence(momentum, drive, v, step_size), self._second_moment(recurrence, drive, m)
 
 
 class RMSProp(_RootMeanSquare):
@@ -174,7 +184,13 @@ class RMSProp(_RootMeanSquare):
 
     def run(self, drive: Tensor, state: RuleState, lengths: Tensor | None) -> tuple[Tensor, RuleState]:
         a = drive.to(torch.promote_types(drive.dtype, torch.float32))
-        second_moment = self._second_moment(a, None if state is None else state.second_moment)
+        second_moment = self._second_moment(linear_scan, a, None if state is None else state.second_moment)
         velocity = self._coefficient_for_scan("step_size") * a
         gate_input = self._scale(velocity, second_moment).to(drive.dtype)
         return gate_input, RMSPropState(last_step(second_moment, lengths))
+
+    def step(self, drive: Tensor, state: RuleState = None) -> tuple[Tensor, RuleState]:
+        m = None if state is None else state.second_moment
+        second_moment = self._second_moment(linear_step, drive, m)
+        velocity = linear_step(0.0, drive, None, self._coefficient_for_scan("step_size"))
+        return self._scale(velocity, second_moment), RMSPropState(second_moment)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from momentumrnn.errors import InputError
 from momentumrnn.rules.coefficients import Range
-from momentumrnn.rules.scan import cumulative_decay, linear_scan
+from momentumrnn.rules.scan import cumulative_decay, linear_scan, linear_step
 
 __all__ = ["Learnable", "LinearRule", "Rule", "RuleState", "Velocity"]
 
@@ -124,6 +124,19 @@ class Rule(nn.Module, ABC):
         merged = (torch.cat(fields) for fields in zip(*last, strict=True))
         return torch.cat(outputs, dim=1), self.state_type(*merged)
 
+    def step(self, drive: Tensor, state: RuleState = None) -> tuple[Tensor, RuleState]:
+        """Apply the rule to one step, as a single-step cell does.
+
+        Args:
+            drive: (B, C), in float32 or float64.
+            state: the rule's ``state_type`` in that dtype, or ``None``.
+
+        Returns:
+            The gate input (B, C), and the new state.
+        """
+        gate_input, state = self(drive.unsqueeze(0), state)
+        return gate_input.squeeze(0), state
+
     def coefficient(self, name: str) -> float | Tensor:
         """Return a coefficient as it is now: a number if fixed, a 0-dim or (C,) tensor if learned.
 
@@ -208,6 +221,14 @@ class LinearRule(Rule):
         velocity = linear_scan(decay, drive, None if state is None else state.velocity, gain)
         steps = drive.shape[0] if lengths is None else lengths
         return velocity.to(drive.dtype), self.next_state(last_step(velocity, lengths), state, steps)
+
+    def step(self, drive: Tensor, state: RuleState = None) -> tuple[Tensor, RuleState]:
+        gain = self._coefficient_for_scan("step_size")
+        if state is None:
+            velocity = linear_step(0.0, drive, None, gain)
+        else:
+            velocity = linear_step(self.decay(1, state, drive.device), drive, state.velocity, gain)
+        return velocity, self.next_state(velocity, state, 1)
 
     def filter(self, x: Tensor, state: RuleState = None) -> tuple[Tensor, Tensor | None]:
         """Apply the rule to features instead of gate inputs, leaving the state's velocity out.

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["cumulative_decay", "linear_scan", "linear_scan_loop", "without_autocast"]
+__all__ = ["cumulative_decay", "linear_scan", "linear_scan_loop", "linear_step", "without_autocast"]
 
 _SHORTEST_CHUNK, _LONGEST_CHUNK = 12, 24
 
@@ -76,6 +76,36 @@ def linear_scan_loop(
         y = step * y + amount * x[t]
         outputs.append(y)
     return torch.stack(outputs)
+
+
+def linear_step(
+    decay: float | Tensor, x: Tensor, initial: Tensor | None = None, gain: float | Tensor = 1.0
+) -> Tensor:
+    """Run one step of the same recurrence, without what ``linear_scan`` prepares for many.
+
+    Args:
+        decay: as in ``linear_scan``, T = 1.
+        x: ``(B, C)``, in float32 or float64.
+        initial: ``(B, C)``, in the dtype of ``x``; zeros where ``None``.
+        gain: as in ``linear_scan``.
+
+    Returns:
+        ``(B, C)``.
+
+    Example:
+        >>> import torch
+        >>> linear_step(0.5, torch.ones(1, 1), torch.ones(1, 1), gain=2.0)
+        tensor([[2.5000]])
+    """
+    if isinstance(gain, Tensor):
+        gain = gain.to(x.dtype)
+        gain = gain[0] if gain.dim() == 3 else gain
+    y = x * gain
+    if initial is None:
+        return y
+    if isinstance(decay, Tensor):
+        return torch.addcmul(y, _as_steps(decay, x.device)[0].to(x.dtype), initial)
+    return torch.add(y, initial, alpha=decay)
 
 
 def cumulative_decay(decay: float | Tensor, steps: int, like: Tensor) -> Tensor:

@@ -1,11 +1,22 @@
-"""What a model is asked to do with a dataset: its head, its loss, its metric."""
+"""What a model is asked to do with a dataset: its head, its loss, its metric, its batches."""
 
+from momentumrnn.tasks.choice import build_task
 from momentumrnn.tasks.classification import SequenceClassifier, classification_loss, count_correct
+from momentumrnn.tasks.contract import METRICS, Baseline, Batch, Batches, Metric, Sampling, Score, Task
 from momentumrnn.tasks.models import build_layer, recurrent_layers
 
 __all__ = [
+    "METRICS",
+    "Baseline",
+    "Batch",
+    "Batches",
+    "Metric",
+    "Sampling",
+    "Score",
     "SequenceClassifier",
+    "Task",
     "build_layer",
+    "build_task",
     "classification_loss",
     "count_correct",
     "recurrent_layers",

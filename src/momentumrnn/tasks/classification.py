@@ -1,13 +1,22 @@
 """Classifying a sequence by the last hidden state of a recurrent layer."""
 
-from typing import cast
+import math
+from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from momentumrnn.data import Splits
+from momentumrnn.data.registry import ClassifiedDataset
+from momentumrnn.tasks.contract import ACCURACY, Batch, Batches, Part, Sampling, Score, Task
+from momentumrnn.tasks.readouts import LastStepReadout
 
-class SequenceClassifier(nn.Module):
-    """A recurrent layer read out at its last step by a linear head.
+
+class SequenceClassifier(LastStepReadout):
+    """A recurrent layer read out at its last step by a linear head, (T, B, d) → logits (B, classes).
 
     Args:
         layer: A one-directional recurrent layer, (T, B, d) → (T, B, h) and a state.
@@ -16,21 +25,7 @@ class SequenceClassifier(nn.Module):
     """
 
     def __init__(self, layer: nn.Module, hidden_size: int, classes: int) -> None:
-        super().__init__()
-        self.layer = layer
-        self.head = nn.Linear(hidden_size, classes)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Score the classes.
-
-        Args:
-            inputs: (T, B, d).
-
-        Returns:
-            Logits (B, classes).
-        """
-        output, _ = self.layer(inputs)
-        return cast(Tensor, self.head(output[-1]))
+        super().__init__(layer, hidden_size, classes)
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -51,3 +46,76 @@ def count_correct(logits: Tensor, labels: Tensor) -> Tensor:
         labels: (B,).
     """
     return (logits.argmax(dim=1) == labels).sum()
+
+
+class Classification(Task):
+    """Cross entropy and accuracy, over sequences.
+
+    Args:
+        dataset: What is classified.
+        validation: Training examples held out; the dataset's default where absent.
+    """
+
+    metric = ACCURACY
+
+    def __init__(self, dataset: ClassifiedDataset, validation: int | None = None) -> None:
+        self.dataset, self.validation = dataset, validation
+        self.features = dataset.features
+
+    def build_model(self, layer: nn.Module, hidden_size: int) -> SequenceClassifier:
+        return SequenceClassifier(layer, hidden_size, self.dataset.classes)
+
+    def load(self, folder: Path, sampling: Sampling, device: torch.device | str) -> Batches:
+        return ClassifiedBatches(
+            self.dataset.load(folder, self.validation, sampling.seed).to(device), sampling
+        )
+
+    def score(self, outputs: Tensor, batch: Batch) -> Score:
+        return Score(classification_loss(outputs, batch.targets), count_correct(outputs, batch.targets))
+
+    def baseline(self) -> None:
+        return None
+
+
+class ClassifiedBatches:
+    """Sequences in memory, every one once an epoch, in an order of its own.
+
+    Args:
+        splits: The sequences.
+        sampling: How batches are made.
+    """
+
+    def __init__(self, splits: Splits, sampling: Sampling) -> None:
+        self.splits, self.sampling = splits, sampling
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps an epoch; the last batch may be smaller."""
+        return math.ceil(len(self.splits.train) / self.sampling.batch_size)
+
+    def training(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """The rest of an epoch.
+
+        Args:
+            epoch: From 1.
+            first_step: How many of its steps are done.
+        """
+        data, size = self.splits.train, self.sampling.batch_size
+        order = np.random.RandomState([self.sampling.seed, epoch]).permutation(len(data))
+        rows = torch.from_numpy(order).to(data.labels.device)
+        for step in range(first_step, self.steps_per_epoch):
+            inputs, labels = data.batch(rows[step * size : (step + 1) * size])
+            yield Batch(inputs, labels, len(labels))
+
+    def evaluation(self, part: Part) -> Iterator[Batch] | None:
+        """All of a part.
+
+        Args:
+            part: Which.
+        """
+        data = self.splits.validation if part == "validation" else self.splits.test
+        if data is None:
+            return None
+        size = self.sampling.eval_batch_size
+        batches = (data.batch(slice(first, first + size)) for first in range(0, len(data), size))
+        return (Batch(inputs, labels, len(labels)) for inputs, labels in batches)

@@ -1,4 +1,4 @@
-"""The initialisation of the paper's MNIST and language experiments."""
+"""The initialisation of the paper's LSTMs."""
 
 import torch
 from torch import nn
@@ -24,6 +24,11 @@ def initialise_as_paper(layer: nn.Module, forget_bias: float = 1.0) -> None:
         RecipeError: The layer has no four gates.
     """
     hidden_size = int(getattr(layer, "hidden_size", 0))
+    if not any(name.startswith("weight_hh") for name, _ in layer.named_parameters()):
+        raise RecipeError(
+            f'model.init = "paper" is defined for an LSTM of four gates, got {type(layer).__name__}; '
+            'use init = "default"'
+        )
     for name, parameter in layer.named_parameters():
         if name.startswith("weight_ih"):
             nn.init.orthogonal_(parameter)

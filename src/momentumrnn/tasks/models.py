@@ -12,6 +12,8 @@ from momentumrnn.errors import RecipeError
 # What a rule is made of: a recipe states every one that its model takes, so that it says by itself what runs.
 COEFFICIENTS = ("momentum", "step_size", "beta", "restart")
 OPTIONS = ("velocity", "learnable")
+# What layers with an orthogonal matrix take beside it: key of a recipe's section [model] → argument.
+LAYER_OPTIONS = {"map": "map", "rebase_every": "rebase_every", "orthogonal_init": "init"}
 
 
 def recurrent_layers() -> dict[str, type[nn.Module]]:
@@ -56,6 +58,15 @@ def rule_arguments(name: str) -> dict[str, bool]:
     return {argument: argument in COEFFICIENTS for argument in (*COEFFICIENTS, *OPTIONS) if argument in taken}
 
 
+def layer_options(name: str) -> set[str]:
+    """Which arguments of an orthogonal matrix a layer takes.
+
+    Args:
+        name: A class name.
+    """
+    return set(LAYER_OPTIONS.values()) & _argument_names(find_layer(name))
+
+
 def build_layer(
     name: str,
     input_size: int,
@@ -63,6 +74,7 @@ def build_layer(
     num_layers: int = 1,
     dropout: float = 0.0,
     rule: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
     device: str | None = None,
 ) -> nn.Module:
     """Build a recurrent layer by name.
@@ -74,6 +86,7 @@ def build_layer(
         num_layers: How many are stacked.
         dropout: Between stacked layers.
         rule: The coefficients of its rule, by argument name.
+        options: What it takes for its orthogonal matrix, likewise.
         device: Where its weights are made; ``"meta"`` checks the arguments without making any.
 
     Raises:
@@ -82,7 +95,13 @@ def build_layer(
     layer = find_layer(name)
     try:
         return layer(
-            input_size, hidden_size, num_layers=num_layers, dropout=dropout, device=device, **(rule or {})
+            input_size,
+            hidden_size,
+            num_layers=num_layers,
+            dropout=dropout,
+            device=device,
+            **(rule or {}),
+            **(options or {}),
         )
     except (TypeError, ValueError, RuntimeError) as error:
         raise RecipeError(f"model {name}: {error}") from error

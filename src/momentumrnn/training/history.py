@@ -1,44 +1,97 @@
 """What a run measured, epoch by epoch, and what the two protocols make of it."""
 
 import csv
-import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from momentumrnn.errors import CheckpointError
+from momentumrnn.tasks.contract import ACCURACY, METRICS, Metric
 from momentumrnn.training.files import write_atomically
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of ``metrics.csv``.
+    """One line of ``metrics.csv``, where the word ``metric`` is replaced by the name of the metric.
 
     Attributes:
         epoch: From 1.
         step: Optimizer steps since the start.
         train_loss: Mean over the epoch, each example under the weights it was learned with.
-        train_accuracy: Likewise, in [0, 1].
+        train_metric: Likewise; an accuracy is in [0, 1].
         validation_loss: ``None`` where nothing is held out.
-        validation_accuracy: ``None`` where nothing is held out.
+        validation_metric: ``None`` where nothing is held out.
         test_loss: At the end of the epoch.
-        test_accuracy: At the end of the epoch.
+        test_metric: At the end of the epoch.
         seconds: Of training and evaluation, without the time between an interruption and going on.
+        metric: Which it is.
     """
 
     epoch: int
     step: int
     train_loss: float
-    train_accuracy: float
+    train_metric: float
     validation_loss: float | None
-    validation_accuracy: float | None
+    validation_metric: float | None
     test_loss: float
-    test_accuracy: float
+    test_metric: float
     seconds: float
+    metric: Metric = ACCURACY
+
+    @property
+    def train_accuracy(self) -> float:
+        """``train_metric`` of a classification."""
+        self._check_is(ACCURACY)
+        return self.train_metric
+
+    @property
+    def validation_accuracy(self) -> float | None:
+        """``validation_metric`` of a classification."""
+        self._check_is(ACCURACY)
+        return self.validation_metric
+
+    @property
+    def test_accuracy(self) -> float:
+        """``test_metric`` of a classification."""
+        self._check_is(ACCURACY)
+        return self.test_metric
+
+    def _check_is(self, metric: Metric) -> None:
+        if self.metric != metric:
+            raise AttributeError(f"this run is judged by its {self.metric.name} and has no {metric.name}")
+
+    def columns(self) -> dict[str, int | float | None]:
+        """Column of ``metrics.csv`` → value; a metric that is the loss has no columns of its own."""
+        return {column: getattr(self, field) for field, column in _columns(self.metric).items()}
+
+    @staticmethod
+    def from_columns(values: Mapping[str, int | float | None], metric: Metric) -> "Epoch":
+        """The inverse of ``columns``.
+
+        Args:
+            values: Column → value.
+            metric: Which metric's columns they are.
+        """
+        fields = {field: values[column] for field, column in _columns(metric).items()}
+        return Epoch(**fields, metric=metric)  # type: ignore[arg-type]
 
 
-COLUMNS = [field.name for field in dataclasses.fields(Epoch)]
+FIELDS = (
+    "epoch",
+    "step",
+    "train_loss",
+    "train_metric",
+    "validation_loss",
+    "validation_metric",
+    "test_loss",
+    "test_metric",
+    "seconds",
+)
+
+
+def _columns(metric: Metric) -> dict[str, str]:
+    return {field: field.replace("metric", metric.name) for field in FIELDS}
 
 
 @dataclass(frozen=True)
@@ -59,22 +112,26 @@ class RunResult:
 
 
 def best_validation_epoch(history: Sequence[Epoch]) -> Epoch | None:
-    """The epoch the honest protocol reports: the first with the highest validation accuracy.
+    """The epoch the honest protocol reports: the first with the best validation metric.
 
     Args:
         history: What was measured.
     """
-    judged = [epoch for epoch in history if epoch.validation_accuracy is not None]
-    return max(judged, key=lambda epoch: epoch.validation_accuracy or 0.0, default=None)
+    ranks = {
+        index: epoch.metric.rank(epoch.validation_metric)
+        for index, epoch in enumerate(history)
+        if epoch.validation_metric is not None
+    }
+    return history[max(ranks, key=ranks.__getitem__)] if ranks else None
 
 
 def best_test_epoch(history: Sequence[Epoch]) -> Epoch | None:
-    """The epoch the paper's protocol reports: the first with the highest test accuracy.
+    """The epoch that the test set itself chooses, as in the paper's Table 1: the first with the best metric.
 
     Args:
         history: What was measured.
     """
-    return max(history, key=lambda epoch: epoch.test_accuracy, default=None)
+    return max(history, key=lambda epoch: epoch.metric.rank(epoch.test_metric), default=None)
 
 
 def first_epoch_at(history: Sequence[Epoch], accuracy: float) -> int | None:
@@ -92,17 +149,20 @@ def first_epoch_at(history: Sequence[Epoch], accuracy: float) -> int | None:
     return next(reached, None)
 
 
-def write_metrics(path: Path, history: Sequence[Epoch]) -> None:
+def write_metrics(path: Path, history: Sequence[Epoch], metric: Metric = ACCURACY) -> None:
     """Write the whole history.
 
     Args:
         path: The CSV file, replaced as a whole.
         history: What was measured.
+        metric: What names the columns where the history is empty.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    metric = history[0].metric if history else metric
+    # A dictionary, since a metric that is the loss shares its columns.
+    writer = csv.DictWriter(text, list(dict.fromkeys(_columns(metric).values())), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(dataclasses.asdict(epoch) for epoch in history)
+    writer.writerows(epoch.columns() for epoch in history)
     write_atomically(path, text.getvalue())
 
 
@@ -120,25 +180,27 @@ def read_metrics(path: Path) -> tuple[Epoch, ...]:
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)
-            if reader.fieldnames != COLUMNS:
-                raise ValueError(f"expected the columns {COLUMNS}, got {reader.fieldnames}")
-            return tuple(_parse(row) for row in reader)
+            metric = _metric_of(reader.fieldnames or ())
+            return tuple(_parse(row, metric) for row in reader)
     except (ValueError, TypeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: cannot be read as metrics: {error}") from error
 
 
-def _parse(row: dict[str, str]) -> Epoch:
-    def optional(name: str) -> float | None:
-        return float(row[name]) if row[name] else None
-
-    return Epoch(
-        epoch=int(row["epoch"]),
-        step=int(row["step"]),
-        train_loss=float(row["train_loss"]),
-        train_accuracy=float(row["train_accuracy"]),
-        validation_loss=optional("validation_loss"),
-        validation_accuracy=optional("validation_accuracy"),
-        test_loss=float(row["test_loss"]),
-        test_accuracy=float(row["test_accuracy"]),
-        seconds=float(row["seconds"]),
+def _metric_of(columns: Sequence[str]) -> Metric:
+    for metric in METRICS.values():
+        if list(dict.fromkeys(_columns(metric).values())) == list(columns):
+            return metric
+    raise ValueError(
+        f"expected the columns {list(_columns(ACCURACY).values())}, or those of another metric "
+        f"({', '.join(METRICS)}), got {list(columns)}"
     )
+
+
+def _parse(row: dict[str, str], metric: Metric) -> Epoch:
+    def number(column: str) -> int | float | None:
+        text = row[column]
+        if column in ("epoch", "step"):
+            return int(text)
+        return float(text) if text or not column.startswith("validation_") else None
+
+    return Epoch.from_columns({column: number(column) for column in row}, metric)

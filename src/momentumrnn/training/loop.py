@@ -7,19 +7,19 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
-from momentumrnn.data import LabelledSequences, Splits, data_folder, find_dataset
-from momentumrnn.errors import BackendError, DivergedError
-from momentumrnn.tasks import classification_loss, count_correct
+from momentumrnn.data import data_folder
+from momentumrnn.errors import CheckpointError, DivergedError
+from momentumrnn.tasks import Batches, Score, Task
+from momentumrnn.tasks.contract import Part
 from momentumrnn.training.checkpoint import Checkpoint, load_latest_checkpoint, save_checkpoint, save_weights
+from momentumrnn.training.devices import choose_device
 from momentumrnn.training.history import Epoch, RunResult, best_validation_epoch
 from momentumrnn.training.interrupt import Interrupt, catch_interrupts
 from momentumrnn.training.model import build_model
-from momentumrnn.training.optimizers import build_optimizer
+from momentumrnn.training.optimizers import build_optimizers
 from momentumrnn.training.progress import Progress, Silent
 from momentumrnn.training.recipe import Recipe
 from momentumrnn.training.run_folder import RunFolder
@@ -66,15 +66,15 @@ def train(
     present = run.result(recipe)
     if present.finished:
         return dataclasses.replace(present, already_finished=True)
-    device = _choose_device(device)
+    device = choose_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
     # Gradients that vanish over hundreds of steps end in denormal numbers, at many times the cost.
     torch.set_flush_denormal(True)
-    dataset = find_dataset(recipe.data.name)
-    splits = dataset.load(data_folder(data), recipe.data.validation, recipe.training.seed)
+    task = recipe.task()
+    batches = task.load(data_folder(data), recipe.sampling(), device)
     with run.opened(recipe, current_versions(device)), catch_interrupts() as interrupt:
-        loop = _Loop(recipe, run, splits.to(device), device, interrupt, progress or Silent())
+        loop = _Loop(recipe, run, task, batches, device, interrupt, progress or Silent())
         loop.run_all_epochs()
     return run.result(recipe)
 
@@ -84,34 +84,43 @@ class _Loop:
         self,
         recipe: Recipe,
         run: RunFolder,
-        splits: Splits,
+        task: Task,
+        batches: Batches,
         device: str,
         interrupt: Interrupt,
         progress: Progress,
     ) -> None:
-        self.recipe, self.run, self.splits = recipe, run, splits
+        self.recipe, self.run, self.task, self.batches = recipe, run, task, batches
         self.interrupt, self.progress = interrupt, progress
-        self.steps_per_epoch = math.ceil(len(splits.train) / recipe.training.batch_size)
+        self.steps_per_epoch = batches.steps_per_epoch
 
         torch.manual_seed(recipe.training.seed)
         # The raw ones are what is saved: their names and states do not depend on the wrapper.
         self.raw_model = build_model(recipe)
-        self.raw_optimizer = build_optimizer(recipe.optimizer, self.raw_model.parameters())
+        self.raw_optimizers = build_optimizers(recipe.optimizer, self.raw_model)
         self.fabric = Fabric(accelerator=device, devices=1)
-        self.model, self.optimizer = self.fabric.setup(self.raw_model, self.raw_optimizer)
+        self.model, *self.optimizers = self.fabric.setup(self.raw_model, *self.raw_optimizers)
 
         self.history: list[Epoch] = []
         self.epoch, self.step = 1, 0
         self.seconds_before = 0.0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.metric_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.weight = 0
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
         self._restore()
         self.last_save = self.last_read = time.monotonic()
 
     def run_all_epochs(self) -> None:
         training = self.recipe.training
-        self.progress.begin(self.run.path.name, training.epochs, self.steps_per_epoch, self.epoch, self.step)
+        self.progress.begin(
+            self.run.path.name,
+            training.epochs,
+            self.steps_per_epoch,
+            self.epoch,
+            self.step,
+            self.task.metric,
+        )
         try:
             with self._tensorboard() as events:
                 while self.epoch <= training.epochs:
@@ -119,7 +128,7 @@ class _Loop:
                     self._train_epoch()
                     row = self._measure_epoch()
                     self._finish_epoch(row)
-                    for name, value in dataclasses.asdict(row).items():
+                    for name, value in row.columns().items():
                         if name not in ("epoch", "step") and value is not None:
                             events.add_scalar(name.replace("_", "/", 1), value, row.epoch)
                     self.progress.epoch(row)
@@ -127,80 +136,81 @@ class _Loop:
             self.progress.end()
 
     def _train_epoch(self) -> None:
-        training, optimizer = self.recipe.training, self.recipe.optimizer
-        data = self.splits.train
-        # From seed and epoch alone, so that going on inside an epoch sees the batches it would have seen.
-        order = np.random.RandomState([training.seed, self.epoch]).permutation(len(data))
-        rows = torch.from_numpy(order).to(data.labels.device)
+        clip_norm, checkpoint_seconds = (
+            self.recipe.optimizer.clip_norm,
+            self.recipe.training.checkpoint_seconds,
+        )
         self.model.train()
-        while self.step < self.steps_per_epoch:
-            first = self.step * training.batch_size
-            inputs, labels = data.batch(rows[first : first + training.batch_size])
-            logits = self.model(inputs)
-            loss = classification_loss(logits, labels)
-            self.optimizer.zero_grad()
-            self.fabric.backward(loss)
-            if optimizer.clip_norm is not None:
+        for batch in self.batches.training(self.epoch, self.step):
+            score = self.task.score(self.model(batch.inputs), batch)
+            for optimizer in self.optimizers:
+                optimizer.zero_grad()
+            self.fabric.backward(score.loss)
+            if clip_norm is not None:
+                # Over all weights, whichever optimizer is named.
                 self.fabric.clip_gradients(
-                    self.model, self.optimizer, max_norm=optimizer.clip_norm, error_if_nonfinite=False
+                    self.model, self.optimizers[0], max_norm=clip_norm, error_if_nonfinite=False
                 )
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             self.step += 1
-            self._count(loss.detach(), logits.detach(), labels)
+            self._count(score, batch.weight)
             if time.monotonic() - self.last_read >= SECONDS_BETWEEN_READS:
                 self._report_step()
-            if time.monotonic() - self.last_save >= training.checkpoint_seconds:
+            if time.monotonic() - self.last_save >= checkpoint_seconds:
                 self._save()
             self._stop_if_asked()
 
-    def _count(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+    def _count(self, score: Score, weight: int) -> None:
+        loss = score.loss.detach()
         first_bad = (self.bad_step < 0) & ~torch.isfinite(loss)
         self.bad_step = torch.where(first_bad, self.step, self.bad_step)
-        self.loss_sum += loss.double() * len(labels)
-        self.correct += count_correct(logits, labels)
+        self.loss_sum += loss.double() * weight
+        self.metric_sum += score.metric_sum
+        self.weight += weight
 
     def _report_step(self) -> None:
         self._check_finite()
-        seen = min(self.step * self.recipe.training.batch_size, len(self.splits.train))
-        self.progress.step(self.epoch, self.step, self.loss_sum.item() / seen, self.correct.item() / seen)
+        loss, metric = self.loss_sum.item() / self.weight, self.metric_sum.item() / self.weight
+        self.progress.step(self.epoch, self.step, loss, metric)
         self.last_read = time.monotonic()
 
     def _measure_epoch(self) -> Epoch:
         self._check_finite()
-        count = len(self.splits.train)
-        validation_loss, validation_accuracy = self._evaluate(self.splits.validation)
-        test_loss, test_accuracy = self._evaluate(self.splits.test)
+        validation_loss, validation_metric = self._evaluate("validation")
+        test_loss, test_metric = self._evaluate("test")
         assert test_loss is not None
-        assert test_accuracy is not None
+        assert test_metric is not None
         return Epoch(
             epoch=self.epoch,
             step=self.epoch * self.steps_per_epoch,
-            train_loss=self.loss_sum.item() / count,
-            train_accuracy=self.correct.item() / count,
+            train_loss=self.loss_sum.item() / self.weight,
+            train_metric=self.metric_sum.item() / self.weight,
             validation_loss=validation_loss,
-            validation_accuracy=validation_accuracy,
+            validation_metric=validation_metric,
             test_loss=test_loss,
-            test_accuracy=test_accuracy,
+            test_metric=test_metric,
             seconds=round(time.monotonic() - self.started, 3),
+            metric=self.task.metric,
         )
 
     @torch.no_grad()
-    def _evaluate(self, data: LabelledSequences | None) -> tuple[float | None, float | None]:
-        if data is None:
+    def _evaluate(self, part: Part) -> tuple[float | None, float | None]:
+        batches = self.batches.evaluation(part)
+        if batches is None:
             return None, None
         self.model.eval()
-        loss_sum, correct = torch.zeros_like(self.loss_sum), torch.zeros_like(self.correct)
-        size = self.recipe.training.eval_batch_size
-        for first in range(0, len(data), size):
-            inputs, labels = data.batch(slice(first, first + size))
-            logits = self.model(inputs)
-            loss_sum += classification_loss(logits, labels).double() * len(labels)
-            correct += count_correct(logits, labels)
+        loss_sum, metric_sum, weight = torch.zeros_like(self.loss_sum), torch.zeros_like(self.metric_sum), 0
+        for batch in batches:
+            score = self.task.score(self.model(batch.inputs), batch)
+            loss_sum += score.loss.double() * batch.weight
+            metric_sum += score.metric_sum
+            weight += batch.weight
             self._stop_if_asked()
-        loss = loss_sum.item() / len(data)
+        loss = loss_sum.item() / weight
         if not math.isfinite(loss):
             self._diverged(f"the loss after epoch {self.epoch} is {loss}")
-        return loss, correct.item() / len(data)
+        return loss, metric_sum.item() / weight
 
     def _finish_epoch(self, row: Epoch) -> None:
         self.history.append(row)
@@ -209,10 +219,11 @@ class _Loop:
         self.epoch, self.step, self.seconds_before = self.epoch + 1, 0, 0.0
         self.started = time.monotonic()
         self.loss_sum.zero_()
-        self.correct.zero_()
+        self.metric_sum.zero_()
+        self.weight = 0
         # The checkpoint first: metrics without the weights they belong to could not be gone on from.
         self._save()
-        self.run.write_history(self.history)
+        self.run.write_history(self.history, self.task.metric)
 
     def _stop_if_asked(self) -> None:
         if self.interrupt.requested:
@@ -245,9 +256,10 @@ class _Loop:
             "step": self.step,
             "seconds": time.monotonic() - self.started,
             "loss_sum": self.loss_sum.cpu(),
-            "correct": self.correct.cpu(),
-            "history": [dataclasses.asdict(row) for row in self.history],
-            "optimizer": self.raw_optimizer.state_dict(),
+            "metric_sum": self.metric_sum.cpu(),
+            "weight": self.weight,
+            "history": [row.columns() for row in self.history],
+            "optimizers": [optimizer.state_dict() for optimizer in self.raw_optimizers],
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if self.loss_sum.is_cuda else [],
         }
@@ -259,31 +271,27 @@ class _Loop:
         if checkpoint is None:
             return
         state = checkpoint.state
+        if "weight" not in state:
+            raise CheckpointError(
+                f"{self.run.path}: its checkpoints are those of an earlier version of momentumrnn; finish "
+                "the run with that version, or choose another folder with --out"
+            )
         self.raw_model.load_state_dict(checkpoint.weights)
-        self.raw_optimizer.load_state_dict(state["optimizer"])
+        for optimizer, stored in zip(self.raw_optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
         self.epoch, self.step, self.seconds_before = state["epoch"], state["step"], state["seconds"]
         self.loss_sum.copy_(state["loss_sum"])
-        self.correct.copy_(state["correct"])
-        self.history = [Epoch(**row) for row in state["history"]]
+        self.metric_sum.copy_(state["metric_sum"])
+        self.weight = state["weight"]
+        self.history = [Epoch.from_columns(row, self.task.metric) for row in state["history"]]
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] and self.loss_sum.is_cuda:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
         # A process killed between the two leaves metrics one epoch behind the checkpoint.
-        self.run.write_history(self.history)
+        self.run.write_history(self.history, self.task.metric)
 
     def _tensorboard(self) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             from torch.utils.tensorboard import SummaryWriter
         return SummaryWriter(str(self.run.tensorboard), purge_step=len(self.history) + 1)
-
-
-def _choose_device(device: str) -> str:
-    available = torch.cuda.is_available()
-    if device == "auto":
-        return "cuda" if available else "cpu"
-    if device == "cuda" and not available:
-        raise BackendError("--device cuda: torch finds no CUDA device here; use cpu or auto")
-    if device not in ("cpu", "cuda"):
-        raise BackendError(f"expected the device cpu, cuda or auto, got {device!r}")
-    return device

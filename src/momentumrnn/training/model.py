@@ -1,31 +1,32 @@
 """From a recipe to a model."""
 
 import torch
+from torch import nn
 
-from momentumrnn.data import find_dataset
-from momentumrnn.tasks import SequenceClassifier, build_layer
+from momentumrnn.tasks import build_layer
 from momentumrnn.tasks.initialisation import initialise_as_paper
 from momentumrnn.training.recipe import Recipe
 
 
-def build_model(recipe: Recipe, device: str | None = None) -> SequenceClassifier:
+def build_model(recipe: Recipe, device: str | None = None) -> nn.Module:
     """The untrained model of a recipe, without its seed.
 
     Args:
         recipe: What it is built from.
         device: Where; ``"meta"`` makes no weights.
     """
-    dataset, section = find_dataset(recipe.data.name), recipe.model
+    task, section = recipe.task(), recipe.model
     with torch.device(device or "cpu"):
         layer = build_layer(
             section.name,
-            dataset.features,
+            task.features,
             section.hidden_size,
             section.num_layers,
             section.dropout,
             recipe.rule_values(),
+            recipe.layer_values(),
         )
-        model = SequenceClassifier(layer, section.hidden_size, dataset.classes)
+        model = task.build_model(layer, section.hidden_size)
     if section.init == "paper":
-        initialise_as_paper(layer)
+        initialise_as_paper(layer, 1.0 if section.forget_bias is None else section.forget_bias)
     return model

@@ -4,122 +4,23 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from momentumrnn.data import find_dataset
-from momentumrnn.errors import DataError, RecipeError
-from momentumrnn.tasks.models import build_layer, find_layer, rule_arguments
+from momentumrnn.errors import RecipeError
+from momentumrnn.tasks import Sampling, Task, build_layer, build_task
+from momentumrnn.tasks.models import LAYER_OPTIONS, find_layer, layer_options, rule_arguments
+from momentumrnn.training.sections import (
+    DataSection,
+    ModelSection,
+    OptimizerSection,
+    PublishedSection,
+    RuleSection,
+    TrainingSection,
+)
 from momentumrnn.training.toml_io import Sections, parse_value, write_toml
 from momentumrnn.training.typed import build
 
 Check = tuple[Callable[[Any], bool], str]
-
-
-@dataclass(frozen=True)
-class DataSection:
-    """What is learned from.
-
-    Attributes:
-        name: A dataset of ``momentumrnn data list``.
-        validation: Training examples held out to choose the epoch by; the dataset's default where absent,
-            0 for none.
-    """
-
-    name: str
-    validation: int | None = None
-
-
-@dataclass(frozen=True)
-class ModelSection:
-    """The recurrent layer.
-
-    Attributes:
-        name: A recurrent layer of ``momentumrnn``.
-        hidden_size: h.
-        num_layers: How many are stacked.
-        dropout: Between stacked layers.
-        init: ``default`` is that of ``torch.nn``, ``paper`` that of the paper's MNIST experiments.
-    """
-
-    name: str
-    hidden_size: int
-    num_layers: int = 1
-    dropout: float = 0.0
-    init: Literal["default", "paper"] = "default"
-
-
-@dataclass(frozen=True)
-class RuleSection:
-    """The coefficients of the momentum rule; each only where the model takes it.
-
-    Attributes:
-        momentum: μ.
-        step_size: s.
-        beta: β of Adam and RMSProp.
-        restart: F, the period of scheduled restart.
-        velocity: Whether the rule acts in ``gate`` or in ``hidden`` space.
-        learnable: Fixed coefficients, one of each per layer (true), or one per ``channel``.
-    """
-
-    momentum: float | None = None
-    step_size: float | None = None
-    beta: float | None = None
-    restart: int | None = None
-    velocity: Literal["gate", "hidden"] | None = None
-    learnable: bool | Literal["channel"] | None = None
-
-
-@dataclass(frozen=True)
-class OptimizerSection:
-    """How the weights are fitted.
-
-    Attributes:
-        name: The optimizer.
-        lr: Its learning rate.
-        smoothing: RMSprop's α, 0.99 where absent.
-        momentum: SGD's momentum, 0 where absent.
-        clip_norm: The gradient norm is clipped at this; no clipping where absent.
-    """
-
-    name: Literal["rmsprop", "adam", "sgd"]
-    lr: float
-    smoothing: float | None = None
-    momentum: float | None = None
-    clip_norm: float | None = None
-
-
-@dataclass(frozen=True)
-class TrainingSection:
-    """How long, in what order.
-
-    Attributes:
-        epochs: Passes over the training data.
-        batch_size: Sequences a step; the last batch of an epoch may be smaller.
-        seed: Of weights, batches, dropout and, for PMNIST, of the order of the pixels.
-        eval_batch_size: Sequences a step where nothing is learned.
-        checkpoint_seconds: How often a checkpoint is written within an epoch.
-    """
-
-    epochs: int
-    batch_size: int
-    seed: int = 0
-    eval_batch_size: int = 512
-    checkpoint_seconds: float = 60.0
-
-
-@dataclass(frozen=True)
-class PublishedSection:
-    """What the paper reports for this row.
-
-    Attributes:
-        test_accuracy: In percent, one value per source that the paper quotes.
-        std: Over seeds, in percent.
-        source: Where in the paper.
-    """
-
-    test_accuracy: tuple[float, ...] = ()
-    std: float | None = None
-    source: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,25 +50,36 @@ class Recipe:
         """Reject what cannot be run before anything is read or written."""
         self._check_ranges()
         self._check_rule()
-        try:
-            dataset = find_dataset(self.data.name)
-        except DataError as error:
-            raise RecipeError(f"data.name: {error}") from error
-        if self.data.validation is not None and not dataset.takes_validation:
-            raise RecipeError(
-                f"data.validation: the split of {dataset.name!r} is fixed; leave it out, got "
-                f"{self.data.validation}"
-            )
+        self._check_orthogonal()
+        task = self.task()
+        self._check_task(task)
         model = self.model
         build_layer(
             model.name,
-            dataset.features,
+            task.features,
             model.hidden_size,
             model.num_layers,
             model.dropout,
             self.rule_values(),
+            self.layer_values(),
             device="meta",
         )
+
+    def task(self) -> Task:
+        """What the model is asked to do."""
+        return build_task(self.data.name, self.data.validation, self.data.folder, self.data.length)
+
+    def sampling(self) -> Sampling:
+        """How batches are made."""
+        training = self.training
+        return Sampling(
+            training.seed, training.batch_size, training.eval_batch_size, training.steps_per_epoch
+        )
+
+    def layer_values(self) -> dict[str, Any]:
+        """What is given for an orthogonal matrix, by argument name."""
+        given = {argument: getattr(self.model, key) for key, argument in LAYER_OPTIONS.items()}
+        return {argument: value for argument, value in given.items() if value is not None}
 
     def rule_values(self) -> dict[str, Any]:
         """The rule's coefficients that are given, by argument name."""
@@ -229,6 +141,8 @@ class Recipe:
         at_least_one: Check = (lambda x: x >= 1, "1 or more")
         checks: dict[str, Check] = {
             "data.validation": (lambda x: x >= 0, "0 or more"),
+            "data.length": at_least_one,
+            "model.forget_bias": (math.isfinite, "a finite number"),
             "model.hidden_size": at_least_one,
             "model.num_layers": at_least_one,
             "model.dropout": below_one,
@@ -240,11 +154,13 @@ class Recipe:
             "optimizer.smoothing": below_one,
             "optimizer.momentum": below_one,
             "optimizer.clip_norm": positive,
+            "optimizer.lr_orthogonal": positive,
             "training.epochs": at_least_one,
             "training.batch_size": at_least_one,
             "training.eval_batch_size": at_least_one,
             "training.seed": (lambda x: 0 <= x < 2**32, "0 to 2³² − 1"),
             "training.checkpoint_seconds": positive,
+            "training.steps_per_epoch": at_least_one,
         }
         for key, (valid, wanted) in checks.items():
             section, name = key.split(".")
@@ -256,7 +172,9 @@ class Recipe:
             raise RecipeError(
                 f"model.dropout: acts between stacked layers, got {model.dropout} with num_layers = 1"
             )
-        if optimizer.smoothing is not None and optimizer.name != "rmsprop":
+        if model.forget_bias is not None and model.init != "paper":
+            raise RecipeError(f'model.forget_bias: belongs to init = "paper", got it with {model.init!r}')
+        if optimizer.smoothing is not None and "rmsprop" not in (optimizer.name, optimizer.orthogonal):
             raise RecipeError(f"optimizer.smoothing: belongs to rmsprop, got it with {optimizer.name!r}")
         if optimizer.momentum is not None and optimizer.name != "sgd":
             raise RecipeError(f"optimizer.momentum: belongs to sgd, got it with {optimizer.name!r}")
@@ -272,3 +190,32 @@ class Recipe:
         for key, required in takes.items():
             if required and key not in given:
                 raise RecipeError(f"rule.{key}: {name} needs it; add it to the section [rule]")
+
+    def _check_orthogonal(self) -> None:
+        name, optimizer = self.model.name, self.optimizer
+        takes = layer_options(name)
+        for key, argument in LAYER_OPTIONS.items():
+            if getattr(self.model, key) is not None and argument not in takes:
+                raise RecipeError(f"model.{key}: {name} does not take it")
+        for key in ("lr_orthogonal", "orthogonal"):
+            if getattr(optimizer, key) is not None and not takes:
+                raise RecipeError(f"optimizer.{key}: {name} has no orthogonal matrix")
+
+    def _check_task(self, task: Task) -> None:
+        drawn, steps = self.data.length is not None, self.training.steps_per_epoch
+        if drawn and steps is None:
+            raise RecipeError(
+                f"training.steps_per_epoch: {self.data.name!r} is drawn without end; say how many steps an "
+                "epoch is"
+            )
+        if steps is not None and not drawn:
+            raise RecipeError(
+                f"training.steps_per_epoch: an epoch of {self.data.name!r} is once through its training "
+                f"data; leave it out, got {steps}"
+            )
+        for key in self.published.values():
+            if key not in (f"test_{task.metric.name}", "train_loss"):
+                raise RecipeError(
+                    f"published.{key}: {self.data.name!r} is judged by its {task.metric.name}, expected "
+                    f"test_{task.metric.name} or train_loss"
+                )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from momentumrnn.errors import CheckpointError
+from momentumrnn.tasks import Metric
 from momentumrnn.training.checkpoint import discard_unfinished
 from momentumrnn.training.files import write_atomically
 from momentumrnn.training.history import Epoch, RunResult, read_metrics, write_metrics
@@ -44,13 +45,14 @@ class RunFolder:
         """What was measured so far."""
         return read_metrics(self.path / METRICS)
 
-    def write_history(self, history: Sequence[Epoch]) -> None:
+    def write_history(self, history: Sequence[Epoch], metric: Metric) -> None:
         """Replace ``metrics.csv``.
 
         Args:
             history: What was measured so far.
+            metric: What the run is judged by.
         """
-        write_metrics(self.path / METRICS, history)
+        write_metrics(self.path / METRICS, history, metric)
 
     def result(self, recipe: Recipe) -> RunResult:
         """The run in numbers.

@@ -1,0 +1,107 @@
+"""Features of many recordings, computed once and kept."""
+
+import contextlib
+import hashlib
+import uuid
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from momentumrnn.data.speech.features import FEATURES, SETTINGS, recording_features
+
+
+@dataclass(frozen=True)
+class Features:
+    """The frames of many recordings, one after the other.
+
+    Attributes:
+        frames: (sum of all lengths, 129), float32.
+        ends: (recordings,), int64: where in ``frames`` each recording ends.
+    """
+
+    frames: Tensor
+    ends: Tensor
+
+
+def features_of(root: Path, names: Sequence[str], cache: Path) -> Features:
+    """The features of recordings, from the cache where it holds them.
+
+    A cache file belongs to the settings of the transform and to the names and sizes of the recordings: a
+    recording that comes, goes or grows makes another one. One that was changed without a change of its size
+    goes unnoticed; then the cache file is to be deleted.
+
+    Args:
+        root: The folder of the recordings.
+        names: Their paths in it, with ``/``.
+        cache: The folder of cache files, made where it does not exist. Where it cannot be written to, a
+            warning says so and nothing is kept.
+
+    Raises:
+        DataError: A recording cannot be used.
+    """
+    key = _key(root, names)
+    path = cache / f"speech-{key[:32]}.safetensors"
+    found = _read(path, key)
+    if found is None:
+        each = [recording_features(root / name) for name in names]
+        ends = torch.tensor([len(frames) for frames in each], dtype=torch.int64).cumsum(0)
+        found = Features(torch.cat(each), ends)
+        _write(path, key, found)
+    return found
+
+
+def _key(root: Path, names: Sequence[str]) -> str:
+    lines = [SETTINGS, *(f"{name}\0{(root / name).stat().st_size}" for name in names)]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _digest(features: Features) -> str:
+    digest = hashlib.sha256()
+    for tensor in (features.frames, features.ends):
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _read(path: Path, key: str) -> Features | None:
+    import safetensors
+
+    if not path.exists():
+        return None
+    try:
+        with safetensors.safe_open(path, "pt") as stored:
+            told = stored.metadata() or {}
+            found = Features(stored.get_tensor("frames"), stored.get_tensor("ends"))
+    except (OSError, safetensors.SafetensorError) as error:
+        problem = str(error)
+    else:
+        right_shape = found.frames.shape[1:] == (FEATURES,)
+        if right_shape and (told.get("key"), told.get("sha256")) == (key, _digest(found)):
+            return found
+        problem = "its checksum is not the one it was written with"
+    warnings.warn(f"{path} is damaged ({problem}): the features are computed again", stacklevel=4)
+    return None
+
+
+def _write(path: Path, key: str, features: Features) -> None:
+    from safetensors.torch import save_file
+
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    tensors = {"frames": features.frames, "ends": features.ends}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, beside, {"key": key, "sha256": _digest(features), "settings": SETTINGS})
+        beside.replace(path)
+    except OSError as error:
+        warnings.warn(
+            f"{path} cannot be written ({error}): the features will be computed again next time; the cache "
+            "is under XDG_CACHE_HOME",
+            stacklevel=4,
+        )
+    finally:
+        # Where its folder is none, there is nothing to take away either.
+        with contextlib.suppress(OSError):
+            beside.unlink()

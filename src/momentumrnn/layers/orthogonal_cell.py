@@ -1,0 +1,122 @@
+"""One step of the orthogonal layer, with its matrix kept from step to step."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from momentumrnn import kernels
+from momentumrnn.kernels import GateInput
+from momentumrnn.layers.cells import _RecurrentCell
+from momentumrnn.layers.orthogonal import OrthogonalWeights
+from momentumrnn.parametrizations import Orthogonal
+from momentumrnn.parametrizations.initialisation import Start
+from momentumrnn.parametrizations.maps import Map
+from momentumrnn.rules import Rule
+
+__all__ = ["OrthogonalRNNCell"]
+
+
+class OrthogonalRNNCell(OrthogonalWeights, _RecurrentCell):
+    r"""One step of ``momentumrnn.OrthogonalRNN``: h' = modrelu(U h + bias_hh + d), d = rule(W x + bias_ih).
+
+    U is computed at the first step and kept for those that follow, until an optimizer changes it or a
+    backward pass has gone through it: a loop over a sequence computes it once. Where the graphs of two
+    sequences are gone through one after the other, call ``reset`` between the sequences.
+
+    Args:
+        input_size: d.
+        hidden_size: h.
+        bias: whether there are ``bias_ih`` and ``bias_hh``; the paper has none.
+        device: where the parameters are made.
+        dtype: what they are made of.
+        map: ``"exp"`` or ``"cayley"``.
+        rebase_every: ``None``, K or ``math.inf``, as in ``momentumrnn.OrthogonalRNN``.
+        init: ``"cayley"``, ``"henaff"``, ``"haar"`` or ``"identity"``.
+        rule: one of ``momentumrnn.rules``, or ``None``.
+
+    Inputs, outputs and errors are those of ``momentumrnn.RNNCell``.
+
+    Example:
+        >>> import torch
+        >>> from momentumrnn import OrthogonalRNNCell, rules
+        >>> cell, state = OrthogonalRNNCell(10, 20, rule=rules.HeavyBall(0.3, 0.3)), None
+        >>> for x_t in torch.randn(6, 3, 10):
+        ...     h, m = state = cell(x_t, state)
+        >>> h.shape
+        torch.Size([3, 20])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        map: Map = "exp",
+        rebase_every: float | None = None,
+        init: Start = "cayley",
+        rule: Rule | None = None,
+    ) -> None:
+        super().__init__(1, input_size, hidden_size, bias, device, dtype, rule)
+        del self._parameters["weight_hh"]
+        self.modrelu_bias = nn.Parameter(torch.empty(hidden_size, device=device, dtype=dtype))
+        self.orthogonal = Orthogonal(hidden_size, map, rebase_every, init, device, dtype)
+        self._kept: tuple[tuple[Any, ...], Tensor] | None = None
+        self.reset_parameters()
+
+    def forward(self, input: Tensor, hx: Any = None) -> Any:
+        """Run one step; see the class for shapes."""
+        hx = (hx,) if self.rule is None and hx is not None else hx
+        (h,), momentum = self._run(input, hx)
+        return h if self.rule is None else (h, momentum)
+
+    def reset(self) -> None:
+        """Forget the matrix that is kept; the next step computes it anew."""
+        self._kept = None
+
+    def reset_parameters(self) -> None:
+        """Draw every weight anew, and put the rule to its start."""
+        nn.init.kaiming_normal_(self.weight_ih, nonlinearity="relu")
+        nn.init.uniform_(self.modrelu_bias, -0.01, 0.01)
+        for bias in (self.bias_ih, self.bias_hh):
+            if bias is not None:
+                nn.init.zeros_(bias)
+        self.orthogonal.reset_parameters()
+        if self.rule is not None:
+            self.rule.reset_parameters()
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}" + (", bias=True" if self.bias else "")
+
+    def matrix_for(self, name: str) -> Tensor:
+        """Return U, as it was kept if nothing has changed since."""
+        if torch.compiler.is_compiling() or kernels.transforms():
+            now: Tensor = self.orthogonal()
+            return now
+        skew, base = self.orthogonal.skew, self.orthogonal.base
+        inference = torch.is_inference_mode_enabled()
+        wanted = torch.is_grad_enabled() and skew.requires_grad
+        state = tuple((t.data_ptr(), t.dtype, None if t.is_inference() else t._version) for t in (skew, base))
+        key = (*state, inference, wanted)
+        if self._kept is None or self._kept[0] != key:
+            matrix: Tensor = self.orthogonal()
+            self._kept = key, matrix
+            if wanted:
+                cell = weakref.ref(self)
+                # Its graph is gone with the backward pass.
+                matrix.register_hook(lambda _: None if (own := cell()) is None else own.reset())
+        return self._kept[1]
+
+    def _recur(self, inputs: GateInput, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (h_0,) = states
+        return kernels.rnn(inputs, h_0, self.weight_hh, self.bias_hh, "modrelu", self.modrelu_bias)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is kept may hang on a graph, which can be neither copied nor pickled.
+        return self.__dict__ | {"_kept": None}
