@@ -26,7 +26,7 @@ class Orthogonal(nn.Module):
     A is strictly upper triangular, φ the matrix exponential (expRNN and DTRIV) or scoRNN's Cayley map
     (I + S)⁻¹ (I - S), B the base, an orthogonal matrix that no gradient reaches. With ``rebase_every`` = K,
     after every K-th step of an optimizer B becomes U and A becomes 0 (dynamic trivialization), which leaves
-    U as it is; and every hundredth time B is replaced by the nearest orthogonal matrix, its polar factor.
+    U as it is to rounding; and every hundredth time B is replaced by the nearest orthogonal matrix, its polar factor.
 
     The steps are counted by themselves, for any ``torch.optim.Optimizer`` that holds ``skew``, and each
     ``Optimizer.step`` once: a step that a gradient scaler skips is none, nor are the backward passes of
@@ -126,8 +126,9 @@ class Orthogonal(nn.Module):
 
     @torch.no_grad()
     def rebase(self) -> None:
-        """Make U the base and A zero; U stays what it is."""
-        self.base.copy_(self())
+        """Make U the base and A zero; U stays what it is, to rounding."""
+        # Without it rounding would gather in the base from one projection to the next.
+        self.base.copy_(tightened(self()))
         self.skew.zero_()
         self.changes += 1
         self._changes += 1
