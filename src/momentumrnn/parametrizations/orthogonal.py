@@ -26,7 +26,8 @@ class Orthogonal(nn.Module):
     A is strictly upper triangular, φ the matrix exponential (expRNN and DTRIV) or scoRNN's Cayley map
     (I + S)⁻¹ (I - S), B the base, an orthogonal matrix that no gradient reaches. With ``rebase_every`` = K,
     after every K-th step of an optimizer B becomes U and A becomes 0 (dynamic trivialization), which leaves
-    U as it is to rounding; and every hundredth time B is replaced by the nearest orthogonal matrix, its polar factor.
+    U as it is to rounding; and every hundredth time B is replaced by the nearest orthogonal matrix, its
+    polar factor.
 
     The steps are counted by themselves, for any ``torch.optim.Optimizer`` that holds ``skew``, and each
     ``Optimizer.step`` once: a step that a gradient scaler skips is none, nor are the backward passes of
