@@ -82,6 +82,21 @@ def test_gradients_of_the_entries(name, scale):
     assert gradgradcheck(run, entries)
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.3, 1.0, 30.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compiled_and_mapped_it_is_the_same(dtype, scale):
+    skews = torch.stack([random_skew(6, scale, dtype), 0.1 * random_skew(6, scale, dtype)])
+    expected = torch.stack([torch.linalg.matrix_exp(skew.double()) for skew in skews])
+    atol = (2e-6 if dtype == torch.float32 else 1e-14) * max(1.0, 4 * scale)
+    compiled = torch.compile(exponential, backend="eager", fullgraph=True)
+    for got in (
+        torch.stack([exponential(skew) for skew in skews]),
+        torch.stack([compiled(skew) for skew in skews]),
+        torch.func.vmap(exponential)(skews),
+    ):
+        assert_close(got.double(), expected, rtol=0, atol=atol)
+
+
 def test_the_exponential_has_the_derivative_of_torch():
     skew = random_skew(6, 2.0)
     weight = torch.randn(6, 6, dtype=torch.float64)
