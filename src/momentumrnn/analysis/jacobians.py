@@ -122,8 +122,8 @@ def _step(
     recurrence: str, d_t: Tensor, states: tuple[Tensor, ...], rest: tuple[Any, ...]
 ) -> tuple[Tensor, ...]:
     """Run one step of the recurrence on d_t, (B, G·h), and return the states after it."""
-    run = {"rnn": reference.rnn, "gru": reference.gru, "lstm": reference.lstm}[recurrence]
-    after: tuple[Tensor, ...] = run(GateInput(d_t.unsqueeze(0)), *states, *rest)[1:]  # type: ignore[operator]
+    run: Any = getattr(reference, recurrence)
+    after: tuple[Tensor, ...] = run(GateInput(d_t.unsqueeze(0)), *states, *rest)[1:]
     return after
 
 

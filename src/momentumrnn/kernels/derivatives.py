@@ -36,6 +36,7 @@ def in_graph(tensor: Tensor) -> bool:
     Where nobody does, the same code is called without the dispatcher, which would cost a small
     layer as much as its arithmetic.
     """
+    # torch.jit exports is_tracing without types, to mypy not at all.
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return True
     # torch has no public question for the modes that watch every operator.
@@ -146,6 +147,7 @@ def one_by_one(function: type[torch.autograd.Function]) -> None:
             return stacked[0], 0
         return stacked, (0,) * len(stacked)
 
+    # Where autograd.Function looks for it; mypy takes it for a method put in another's place.
     function.vmap = staticmethod(vmap)  # type: ignore[method-assign]
 
 

@@ -15,5 +15,6 @@ def constant(function: F) -> F:
 
     ``torch.compiler.assume_constant_result`` does the same, but imports the whole compiler.
     """
+    # The type of functions does not know of attributes.
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function

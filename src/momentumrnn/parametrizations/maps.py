@@ -58,7 +58,7 @@ def _by_squaring(matrix: Tensor) -> Tensor:
 
     ``torch.linalg.matrix_exp`` is off by up to 5e-5 in float32 where the norm is near 1, as it is at the
     start of training; and its derivative is a block of an exponential of twice the size, which at n = 512
-    takes fifty times as long as the exponential, where this one's takes twice.
+    took more than ten times as long as the exponential, where this one's takes about twice.
     """
     # Up to these norms what the polynomial leaves out is below the last bit.
     enough = 1.5 if matrix.dtype == torch.float32 else 0.33

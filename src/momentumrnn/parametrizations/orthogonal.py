@@ -189,7 +189,7 @@ class Orthogonal(nn.Module):
         self._begin()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # What copies and pickles come through.
+        # What copies and pickles come through; torch leaves it without types.
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._begin()
 

@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from momentumrnn.errors import CheckpointError
 from momentumrnn.tasks.contract import ACCURACY, METRICS, Metric
@@ -73,8 +74,8 @@ class Epoch:
             values: Column → value.
             metric: Which metric's columns they are.
         """
-        fields = {field: values[column] for field, column in _columns(metric).items()}
-        return Epoch(**fields, metric=metric)  # type: ignore[arg-type]
+        fields: dict[str, Any] = {field: values[column] for field, column in _columns(metric).items()}
+        return Epoch(**fields, metric=metric)
 
 
 FIELDS = (
