@@ -223,5 +223,6 @@ def _write(figure: Figure, path: str | Path) -> list[Path]:
     # Not with_suffix: a dot in the name, as in "momentum-0.6", does not begin a suffix.
     files = [Path(f"{path}.png"), Path(f"{path}.svg")]
     for file in files:
-        figure.savefig(file, dpi=150)
+        # Tight: a legend with long names would be cut off.
+        figure.savefig(file, dpi=150, bbox_inches="tight")
     return files
