@@ -41,6 +41,13 @@ DTRIV = {
     "timit-momentum-dtriv-322": ({"momentum": 0.3, "step_size": 0.1}, math.inf, 1e-3, 2e-4),
 }
 DRAWN = ("copying-100", "copying-2000", "adding-100", "adding-750")
+# The authors' response: the same networks, trained by Adam.
+BY_ADAM = {f"pmnist-{model}-256-by-adam": f"pmnist-{model}-256" for model in MODELS} | {
+    f"pmnist-{model}-512-by-adam": f"pmnist-{model}-512" for model in ("dtriv", "momentum-dtriv")
+}
+DRAWN_DTRIV = [
+    f"{problem}-{model}-128" for problem in DRAWN for model in ("dtriv", "adam-dtriv", "rmsprop-dtriv")
+]
 
 
 def test_every_row_is_installed():
@@ -48,7 +55,7 @@ def test_every_row_is_installed():
     expected |= {f"digits-{model}" for model in MODELS}
     expected |= {f"timit-{model}-{size}" for model in MODELS for size in (84, 120, 158)}
     expected |= {f"{problem}-{model}-128" for problem in DRAWN for model in MODELS}
-    assert set(recipe_names()) == expected | set(DTRIV)
+    assert set(recipe_names()) == expected | set(DTRIV) | set(BY_ADAM) | set(DRAWN_DTRIV)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -62,11 +69,12 @@ def test_installed_recipe_is_read_built_and_written_back(name):
     if data in ("copying", "adding"):
         length, _, rest = rest.partition("-")
         assert recipe.data.length == int(length)
+    rest = rest.removesuffix("-by-adam")
     spelt = rest.rstrip("0123456789").replace("-", "").removesuffix("-")
     assert recipe.model.name.lower() == spelt
     if data != "digits":
-        assert name.endswith(str(recipe.model.hidden_size))
-    if name in DTRIV:
+        assert rest.endswith(f"-{recipe.model.hidden_size}")
+    if name in DTRIV or name in BY_ADAM or name in DRAWN_DTRIV:
         return
     if data != "digits":
         assert recipe.model.init == "paper"
@@ -103,7 +111,31 @@ def test_orthogonal_rows_are_the_papers(name):
     assert optimizer.smoothing is None
 
 
+@pytest.mark.parametrize("name", BY_ADAM)
+def test_rows_trained_by_adam_differ_in_nothing_else(name):
+    recipe, other = load_recipe(name), load_recipe(BY_ADAM[name])
+    assert (recipe.data, recipe.model, recipe.rule) == (other.data, other.model, other.rule)
+    assert recipe.training == other.training
+    optimizer = dataclasses.replace(other.optimizer, name="adam", smoothing=None)
+    assert recipe.optimizer == optimizer
+    assert recipe.published.source == "authors' response"
+    assert recipe.published.std
+
+
+@pytest.mark.parametrize("name", DRAWN_DTRIV)
+def test_orthogonal_rows_of_drawn_problems_share_their_rules_with_pmnist(name):
+    recipe = load_recipe(name)
+    assert recipe.rule == load_recipe(f"pmnist-{name.split('-', 2)[2].removesuffix('-128')}-512").rule
+    plain = load_recipe(f"{recipe.data.name}-{recipe.data.length}-dtriv-128")
+    assert (recipe.optimizer, recipe.training) == (plain.optimizer, plain.training)
+    assert (recipe.model.rebase_every, recipe.model.hidden_size) == (100, 128)
+    baseline = load_recipe(f"{recipe.data.name}-{recipe.data.length}-lstm-128")
+    assert recipe.training == baseline.training
+
+
 PUBLISHED = {
+    "pmnist-lstm-256-by-adam": {"test_accuracy": (92.05,)},
+    "pmnist-momentum-dtriv-512-by-adam": {"test_accuracy": (96.01,)},
     "timit-dtriv-322": {"test_mse": (1.65,)},
     "timit-momentum-dtriv-322": {"test_mse": (1.13,)},
     "pmnist-dtriv-512": {},
