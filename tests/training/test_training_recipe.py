@@ -54,6 +54,7 @@ def test_every_row_is_installed():
     expected = {f"{data}-{model}-{size}" for data in ("mnist", "pmnist") for model, size in TABLE_1}
     expected |= {f"digits-{model}" for model in MODELS}
     expected |= {f"timit-{model}-{size}" for model in MODELS for size in (84, 120, 158)}
+    expected |= {f"prompts-{model}-158" for model in MODELS}
     expected |= {f"{problem}-{model}-128" for problem in DRAWN for model in MODELS}
     assert set(recipe_names()) == expected | set(DTRIV) | set(BY_ADAM) | set(DRAWN_DTRIV)
 
@@ -89,6 +90,10 @@ def test_installed_recipe_is_read_built_and_written_back(name):
         assert (recipe.training.epochs, recipe.training.batch_size) == (700, 32)
         assert dataclasses.astuple(recipe.optimizer) == ("adam", 1e-4, None, None, None, None, None)
         assert bool(recipe.published.test_mse) == (recipe.model.hidden_size == 158)
+    if data == "prompts":
+        timit = load_recipe(f"timit-{rest}")
+        assert (recipe.model, recipe.rule, recipe.optimizer) == (timit.model, timit.rule, timit.optimizer)
+        assert not recipe.published.values()
     if data in ("copying", "adding"):
         assert recipe.training.batch_size == 128
         pmnist = load_recipe(f"pmnist-{rest.removesuffix('-128')}-256")

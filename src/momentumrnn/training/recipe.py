@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from momentumrnn.errors import RecipeError
@@ -115,6 +115,9 @@ class Recipe:
     def override(self, assignments: Iterable[str]) -> "Recipe":
         """A copy with some values replaced.
 
+        What is published belongs to the paper's data, model, rule and optimizer: it is dropped where one of
+        these changes. Seeds and the length of training do not matter for that.
+
         Args:
             assignments: Such as ``"model.hidden_size=128"``; the value is read as TOML, and as a plain
                 string where it is no TOML.
@@ -124,6 +127,7 @@ class Recipe:
         """
         sections = self.sections()
         given = []
+        told = False
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
             section, dot, name = key.strip().partition(".")
@@ -132,8 +136,26 @@ class Recipe:
                     f"expected section.key=value, such as training.epochs=1, got {assignment!r}"
                 )
             given.append(assignment)
+            told = told or section == "published"
             sections.setdefault(section, {})[name] = parse_value(text.strip())
-        return Recipe.from_sections(sections, f"--set {' '.join(given)}") if given else self
+        if not given:
+            return self
+        changed = Recipe.from_sections(sections, f"--set {' '.join(given)}")
+        return changed if told or changed.is_row_of(self) else replace(changed, published=PublishedSection())
+
+    def is_row_of(self, other: "Recipe") -> bool:
+        """Whether a published value of the other recipe is one of this.
+
+        Args:
+            other: A recipe of the paper's.
+        """
+        validation = other.data.validation
+        return (replace(self.data, validation=validation), self.model, self.rule, self.optimizer) == (
+            other.data,
+            other.model,
+            other.rule,
+            other.optimizer,
+        )
 
     def _check_ranges(self) -> None:
         below_one: Check = (lambda x: 0 <= x < 1, "at least 0 and below 1")

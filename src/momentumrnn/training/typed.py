@@ -59,6 +59,9 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     elif origin is tuple:
         if isinstance(value, list | tuple):
             return tuple(_convert(arguments[0], item, path) for item in value)
+    elif origin is dict:
+        if isinstance(value, Mapping):
+            return {key: _convert(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
     # bool is an int in Python, and is not meant where a number is.
     elif isinstance(value, bool):
         if hint is bool:
@@ -78,6 +81,8 @@ def _describe(hint: Any) -> str:
         return " or ".join(repr(option) for option in arguments)
     if origin is tuple:
         return f"a list of {_describe(arguments[0])}"
+    if origin is dict:
+        return f"a section of {_describe(arguments[1])}"
     return {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}.get(
         hint, str(hint)
     )

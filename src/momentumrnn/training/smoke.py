@@ -1,0 +1,29 @@
+"""Recipes shrunk to seconds: to see that a path works, not what a model can do."""
+
+from dataclasses import replace
+
+from momentumrnn.training.recipe import Recipe
+from momentumrnn.training.sections import PublishedSection
+
+HIDDEN_SIZE, LENGTH, BATCH, STEPS = 8, 20, 8, 3
+
+
+def shrink(recipe: Recipe) -> Recipe:
+    """A recipe of the same kind that is done in seconds. What is published does not belong to it.
+
+    Args:
+        recipe: Any.
+    """
+    drawn = recipe.data.length is not None
+    return replace(
+        recipe,
+        data=replace(recipe.data, length=LENGTH if drawn else None),
+        model=replace(recipe.model, hidden_size=HIDDEN_SIZE),
+        training=replace(
+            recipe.training,
+            epochs=2,
+            batch_size=BATCH,
+            steps_per_epoch=STEPS if drawn else None,
+        ),
+        published=PublishedSection(),
+    )
