@@ -46,7 +46,7 @@ def test_words_and_numbers():
 
 def test_every_line_ends_blank_ones_too(tmp_path):
     path = tmp_path / "text"
-    path.write_bytes("über  das\r\n\r\nMeer\u00a0hin\x85 her".encode())
+    path.write_bytes("\ufeffüber  das\r\n\r\nMeer\u00a0hin\x85 her".encode())
     assert read_words(path) == ["über", "das", "<eos>", "<eos>", "Meer", "hin", "her", "<eos>"]
 
 

@@ -28,6 +28,8 @@ def draw_words(
         outputs, state = model(torch.tensor(words, device=device).unsqueeze(1), state)
         assert isinstance(outputs, LanguageOutputs)
         logits = outputs.logits[-1, 0].double().cpu()
-        drawn = torch.multinomial(torch.softmax(logits / temperature, dim=0), 1, generator=random)
+        # The largest is 0 then, however small the temperature.
+        scaled = (logits - logits.max()) / temperature
+        drawn = torch.multinomial(torch.softmax(scaled, dim=0), 1, generator=random)
         words = drawn.tolist()
         yield words[0]

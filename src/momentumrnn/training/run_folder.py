@@ -67,7 +67,7 @@ class RunFolder:
             path = self.path / name
             if not path.exists():
                 write_atomically(path, text)
-            elif path.read_text(encoding="utf-8") != text:
+            elif path.read_bytes() != text.encode("utf-8"):
                 raise CheckpointError(
                     f"{path} is not what the data give now: they have changed since the run began; bring "
                     "them back, or choose another folder with --out"

@@ -40,8 +40,9 @@ def read_words(path: Path) -> list[str]:
         DataError: It cannot be read, or holds no word.
     """
     try:
-        # Not splitlines(): it would also divide lines at rarer characters, such as U+0085.
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        # Not splitlines(): it would also divide lines at rarer characters, such as U+0085. A byte order mark
+        # would be part of the first word.
+        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path}: expected text in UTF-8, got {error}; convert it") from error
     words = [word for line in lines for word in (*line.split(), END)]

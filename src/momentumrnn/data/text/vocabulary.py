@@ -13,7 +13,6 @@ from momentumrnn.errors import DataError
 
 # Stands for every word that is not in the vocabulary, and at the end of every line.
 UNKNOWN, END = "<unk>", "<eos>"
-SMALLEST = 3
 
 
 @dataclass(frozen=True)
