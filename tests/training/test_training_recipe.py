@@ -50,32 +50,45 @@ DRAWN_DTRIV = [
 ]
 
 
+# Table 3 and the authors' response: the rule's coefficients.
+PTB = {
+    "ptb-lstm-1150": {},
+    "ptb-momentum-lstm-1150": {"momentum": 0.0, "step_size": 0.6},
+    "ptb-sr-lstm-1150": {"step_size": 0.6, "restart": 2},
+    "ptb-adam-lstm-1150": {"momentum": 0.6, "step_size": 0.6, "beta": 0.1},
+    "ptb-rmsprop-lstm-1150": {"step_size": 0.6, "beta": 0.9},
+}
+SMALL_PTB = ("ptb-small-lstm-200", "ptb-small-momentum-lstm-200")
+
+
 def test_every_row_is_installed():
     expected = {f"{data}-{model}-{size}" for data in ("mnist", "pmnist") for model, size in TABLE_1}
     expected |= {f"digits-{model}" for model in MODELS}
     expected |= {f"timit-{model}-{size}" for model in MODELS for size in (84, 120, 158)}
     expected |= {f"prompts-{model}-158" for model in MODELS}
     expected |= {f"{problem}-{model}-128" for problem in DRAWN for model in MODELS}
-    assert set(recipe_names()) == expected | set(DTRIV) | set(BY_ADAM) | set(DRAWN_DTRIV)
+    assert set(recipe_names()) == expected | set(DTRIV) | set(BY_ADAM) | set(DRAWN_DTRIV) | set(PTB) | set(
+        SMALL_PTB
+    )
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_installed_recipe_is_read_built_and_written_back(name):
     recipe = load_recipe(name)
     model = build_model(recipe, device="meta")
-    assert model.head.in_features == recipe.model.hidden_size
+    assert model.head.in_features == (recipe.language.embedding_size or recipe.model.hidden_size)
     assert Recipe.from_sections(parse_toml(recipe.to_toml(), name)) == recipe
     data, _, rest = name.partition("-")
     assert recipe.data.name == data
     if data in ("copying", "adding"):
         length, _, rest = rest.partition("-")
         assert recipe.data.length == int(length)
-    rest = rest.removesuffix("-by-adam")
+    rest = rest.removesuffix("-by-adam").removeprefix("small-")
     spelt = rest.rstrip("0123456789").replace("-", "").removesuffix("-")
     assert recipe.model.name.lower() == spelt
     if data != "digits":
         assert rest.endswith(f"-{recipe.model.hidden_size}")
-    if name in DTRIV or name in BY_ADAM or name in DRAWN_DTRIV:
+    if name in DTRIV or name in BY_ADAM or name in DRAWN_DTRIV or data == "ptb":
         return
     if data != "digits":
         assert recipe.model.init == "paper"
@@ -83,12 +96,12 @@ def test_installed_recipe_is_read_built_and_written_back(name):
         assert recipe.published.test_accuracy
         assert recipe.published.source == "Table 1"
         assert (recipe.training.epochs, recipe.training.batch_size) == (150, 128)
-        assert dataclasses.astuple(recipe.optimizer) == ("rmsprop", 1e-3, 0.9, None, 1.0, None, None)
+        assert dataclasses.astuple(recipe.optimizer) == ("rmsprop", 1e-3, 0.9, None, 1.0, *[None] * 4)
         assert recipe.model.forget_bias is None
     if data == "timit":
         assert recipe.model.forget_bias == -4
         assert (recipe.training.epochs, recipe.training.batch_size) == (700, 32)
-        assert dataclasses.astuple(recipe.optimizer) == ("adam", 1e-4, None, None, None, None, None)
+        assert dataclasses.astuple(recipe.optimizer) == ("adam", 1e-4, *[None] * 7)
         assert bool(recipe.published.test_mse) == (recipe.model.hidden_size == 158)
     if data == "prompts":
         timit = load_recipe(f"timit-{rest}")
@@ -138,7 +151,40 @@ def test_orthogonal_rows_of_drawn_problems_share_their_rules_with_pmnist(name):
     assert recipe.training == baseline.training
 
 
+@pytest.mark.parametrize("name", PTB)
+def test_rows_of_the_penn_treebank_are_the_papers(name):
+    recipe = load_recipe(name)
+    assert recipe.rule_values() == PTB[name]
+    model, optimizer, training = recipe.model, recipe.optimizer, recipe.training
+    assert (model.num_layers, model.dropout, model.weight_dropout, model.init) == (3, 0.25, 0.5, "paper")
+    assert dataclasses.astuple(recipe.language) == (400, None, 0.1, 0.4, 0.4, 2.0, 1.0, 70, None)
+    assert dataclasses.astuple(optimizer) == ("sgd", 30.0, None, None, 0.25, None, None, 1.2e-6, 5)
+    assert (training.epochs, training.batch_size, training.eval_batch_size) == (500, 20, 10)
+    built = build_model(recipe, device="meta")
+    # Three LSTMs, the embedding, which is the decoder, and the decoder's bias.
+    sizes = [(400, 1150), (1150, 1150), (1150, 400)]
+    weights = sum(4 * h * (d + h + 2) for d, h in sizes) + 10_000 * 400 + 10_000
+    assert sum(value.numel() for value in built.parameters()) == weights == 24_221_600
+    rules = [layer.rule for layer in built.layer.layers]
+    assert len({id(rule) for rule in rules if rule is not None}) == (3 if PTB[name] else 0)
+
+
+@pytest.mark.parametrize("name", SMALL_PTB)
+def test_small_models_of_the_penn_treebank_differ_in_the_rule_alone(name):
+    recipe, plain = load_recipe(name), load_recipe("ptb-small-lstm-200")
+    assert dataclasses.replace(recipe.model, name="") == dataclasses.replace(plain.model, name="")
+    assert (recipe.language, recipe.optimizer) == (plain.language, plain.optimizer)
+    assert recipe.training == plain.training
+    assert recipe.rule_values() == (PTB["ptb-momentum-lstm-1150"] if "momentum" in name else {})
+    assert recipe.published.values() == {}
+
+
 PUBLISHED = {
+    "ptb-lstm-1150": {"validation_perplexity": (62.0,)},
+    "ptb-momentum-lstm-1150": {"validation_perplexity": (60.7,)},
+    "ptb-sr-lstm-1150": {"validation_perplexity": (61.1,), "test_perplexity": (58.83,)},
+    "ptb-adam-lstm-1150": {"test_perplexity": (61.11,)},
+    "ptb-rmsprop-lstm-1150": {"test_perplexity": (64.53,)},
     "pmnist-lstm-256-by-adam": {"test_accuracy": (92.05,)},
     "pmnist-momentum-dtriv-512-by-adam": {"test_accuracy": (96.01,)},
     "timit-dtriv-322": {"test_mse": (1.65,)},
@@ -287,6 +333,15 @@ def test_coefficients_are_the_papers(name, rule):
         ("optimizer.orthogonal=adam", "optimizer.orthogonal: AdamLSTM has no orthogonal matrix"),
         ("published.test_mse=[1]", "published.test_mse: 'digits' is judged by its accuracy, expected test_a"),
         ("data.validation=100", "data.validation: the split of 'digits' is fixed"),
+        ("data.vocabulary=100", "data.vocabulary: 'digits' does not take it, got 100"),
+        ("language.tied=false", "language.tied: 'digits' is no text; leave it out"),
+        ("model.weight_dropout=1", "model.weight_dropout: expected at least 0 and below 1, got 1.0"),
+        (
+            "optimizer.weight_decay=-1",
+            "optimizer.weight_decay: expected a finite number, 0 or more, got -1.0",
+        ),
+        ("optimizer.average_after=0", "optimizer.average_after: expected 1 or more, got 0"),
+        ("published.test_perplexity=[1]", "published.test_perplexity: 'digits' is judged by its accuracy"),
         ('published.test_accuracy=[1, "a"]', "published.test_accuracy: expected a number, got 'a'"),
         ("training=1", "expected section.key=value, such as training.epochs=1, got 'training=1'"),
         ("training.epochs", "expected section.key=value"),
@@ -349,12 +404,44 @@ def test_a_misspelt_recipe_in_a_file_is_reported_with_the_file(tmp_path):
         ("timit-lstm-84", ["data.folder=x"], "data.folder: 'timit' does not take it"),
         ("timit-lstm-158", ["published.test_accuracy=[1]"], "judged by its mse, expected test_mse or train_"),
         ("timit-lstm-84", ["data.name=copying", "data.length=5"], "say how many steps an epoch is"),
+        ("ptb-small-lstm-200", ["data.folder=x"], "data.folder: 'ptb' does not take it"),
+        ("ptb-small-lstm-200", ["data.name=text"], "data.folder: 'text' needs it"),
+        ("ptb-small-lstm-200", ["data.name=text", "data.folder=x"], "data.vocabulary: 'text' needs it"),
+        ("ptb-small-lstm-200", ["data.vocabulary=2"], "data.vocabulary: expected 3 or more, got 2"),
+        ("ptb-small-lstm-200", ["language.sequence_length=4"], "sequence_length: expected 5 or more, got 4"),
+        ("ptb-small-lstm-200", ["language.word_dropout=1"], "word_dropout: expected at least 0 and below 1"),
+        ("ptb-small-lstm-200", ["language.activation_penalty=-1"], "expected a finite number, 0 or more"),
+        (
+            "ptb-small-lstm-200",
+            ["model.num_layers=1", "model.dropout=0", "model.hidden_size=9"],
+            "expected language.embedding_size = 200, got 9",
+        ),
+        (
+            "ptb-small-lstm-200",
+            ["model.name=GRU", "model.init=default"],
+            "model.weight_dropout: GRU does not take it",
+        ),
+        (
+            "pmnist-dtriv-512",
+            ["optimizer.average_after=5"],
+            "the mean of orthogonal matrices is none, and DTRIV has one",
+        ),
+        ("pmnist-lstm-128", ["data.validation=0", "optimizer.average_after=5"], "validation decides when"),
+        ("ptb-small-lstm-200", ["training.steps_per_epoch=3"], "an epoch of 'ptb' is once through"),
+        ("ptb-small-lstm-200", ["published.test_mse=[1]"], "judged by its perplexity, expected test_perp"),
     ],
 )
 def test_what_other_tasks_cannot_have_is_rejected(name, changes, message):
     with pytest.raises(RecipeError) as caught:
         load_recipe(name).override(changes)
     assert message in str(caught.value)
+
+
+def test_a_language_model_needs_the_size_of_its_embedding():
+    sections = load_recipe("ptb-small-lstm-200").sections()
+    del sections["language"]
+    with pytest.raises(RecipeError, match=r"language\.embedding_size: a language model needs it"):
+        Recipe.from_sections(sections)
 
 
 def test_steps_of_a_drawn_problem_are_stated():

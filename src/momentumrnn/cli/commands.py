@@ -115,6 +115,28 @@ def bench(
     measure(options, out)
 
 
+def generate(
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
+    *,
+    words: Annotated[int, tyro.conf.arg(metavar="N")] = 100,
+    prompt: Annotated[str, tyro.conf.arg(metavar="TEXT")] = "",
+    temperature: Annotated[float, tyro.conf.arg(metavar="T")] = 1.0,
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
+) -> None:
+    """Draw text from a language model, with the weights of its best epoch.
+
+    Args:
+        run: The folder of a run on text, such as runs/ptb-small-lstm-200.
+        words: How many words to draw, ends of lines included.
+        prompt: Words that the text begins with; they must be in the vocabulary.
+        temperature: Below 1 the likely words become likelier.
+        seed: Another one gives another text.
+    """
+    from momentumrnn.cli.generate import generate as draw
+
+    draw(run, words=words, prompt=prompt, temperature=temperature, seed=seed)
+
+
 def data_list(*, data_folder: DataFolder = None) -> None:
     """Say which datasets there are, and which of them are here.
 
@@ -171,10 +193,11 @@ def run_command(words: Sequence[str]) -> None:
     data.command(name="check")(data_check)
     app.command(name="train")(train)
     app.command(compare, name="compare", help="Train several models alike, and compare them.")
+    app.command(name="generate")(generate)
     app.command(name="bench")(bench)
     app.command(data, name="data", help="List, fetch and check datasets.")
     app.cli(
         prog="momentumrnn",
-        description="Recurrent networks with momentum: train, compare, measure, fetch data.",
+        description="Recurrent networks with momentum: train, compare, generate text, measure, fetch data.",
         args=list(words),
     )

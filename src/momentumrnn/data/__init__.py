@@ -4,6 +4,7 @@ from momentumrnn.data.folder import data_folder
 from momentumrnn.data.registry import DATASETS, Dataset, find_dataset
 from momentumrnn.data.sequences import LabelledSequences, Splits
 from momentumrnn.data.speech import SpeechSplits, Utterances
+from momentumrnn.data.text import TextSplits, Vocabulary
 
 __all__ = [
     "DATASETS",
@@ -11,7 +12,9 @@ __all__ = [
     "LabelledSequences",
     "SpeechSplits",
     "Splits",
+    "TextSplits",
     "Utterances",
+    "Vocabulary",
     "data_folder",
     "find_dataset",
 ]

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from momentumrnn.data import adding, copying, mnist, speech
+from momentumrnn.data import adding, copying, mnist, speech, text
 from momentumrnn.data.digits import load_digits
 from momentumrnn.data.sequences import Splits
 from momentumrnn.data.speech import SpeechSplits
+from momentumrnn.data.text import TextSplits
 from momentumrnn.errors import DataError
 
 # (data folder, validation size or None for the default, seed) → splits
 Load = Callable[[Path, int | None, int], Splits]
 # (data folder, folder of recordings or None where the dataset has one of its own) → splits
 LoadSpeech = Callable[[Path, str | None], SpeechSplits]
+# (data folder, folder of the files or None where the dataset has one of its own, words to know) → splits
+LoadText = Callable[[Path, str | None, int], TextSplits]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,27 @@ class FolderDataset(SpeechDataset):
     """Recordings in a folder that the recipe names."""
 
     options: ClassVar[dict[str, bool]] = {"folder": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextDataset(Dataset):
+    """Text, word by word.
+
+    Attributes:
+        load: Reads it.
+        words: How many words its vocabulary holds; ``None`` where a recipe says it.
+    """
+
+    load: LoadText
+    words: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderTextDataset(TextDataset):
+    """Text in a folder that the recipe names, with a vocabulary of a size that it names."""
+
+    words: int | None = None
+    options: ClassVar[dict[str, bool]] = {"folder": True, "vocabulary": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +205,23 @@ DATASETS: dict[str, Dataset] = {
             origin="the folder that a recipe's data.folder names",
             features=speech.FEATURES,
             load=lambda folder, named: speech.load_speech_folder(folder, named or "."),
+            check=_check_folder,
+        ),
+        TextDataset(
+            name="ptb",
+            summary="the Penn Treebank, a million words of newspaper text, a word a step",
+            origin=text.penn.ORIGIN,
+            features=1,
+            words=text.penn.WORDS,
+            load=lambda folder, _, __: text.load_penn(folder),
+            check=text.check_penn,
+        ),
+        FolderTextDataset(
+            name="text",
+            summary="any text in files for training, validation and test, a word a step",
+            origin="train.txt, valid.txt and test.txt in the folder that a recipe's data.folder names",
+            features=1,
+            load=lambda folder, named, words: text.load_text_folder(folder, named or ".", words),
             check=_check_folder,
         ),
         DrawnDataset(

@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from momentumrnn.tasks.contract import ACCURACY, METRICS, MSE, Metric
+from momentumrnn.tasks.contract import ACCURACY, METRICS, MSE, PERPLEXITY, Metric
 
 
 def _metric(summary: pd.DataFrame) -> Metric:
@@ -80,7 +80,7 @@ def to_markdown(summary: pd.DataFrame, title: str | None = None) -> str:
 
 def _cells(summary: pd.DataFrame) -> list[tuple[str, ...]]:
     metric = _metric(summary)
-    digits = 2 if metric in (ACCURACY, MSE) else 4
+    digits = 2 if metric in (ACCURACY, MSE, PERPLEXITY) else 4
     return [
         (
             str(row["model"]),

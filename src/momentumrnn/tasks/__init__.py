@@ -2,7 +2,18 @@
 
 from momentumrnn.tasks.choice import build_task
 from momentumrnn.tasks.classification import SequenceClassifier, classification_loss, count_correct
-from momentumrnn.tasks.contract import METRICS, Baseline, Batch, Batches, Metric, Sampling, Score, Task
+from momentumrnn.tasks.contract import (
+    METRICS,
+    Baseline,
+    Batch,
+    Batches,
+    Continued,
+    LayerChoice,
+    Metric,
+    Sampling,
+    Score,
+    Task,
+)
 from momentumrnn.tasks.models import build_layer, recurrent_layers
 
 __all__ = [
@@ -10,6 +21,8 @@ __all__ = [
     "Baseline",
     "Batch",
     "Batches",
+    "Continued",
+    "LayerChoice",
     "Metric",
     "Sampling",
     "Score",

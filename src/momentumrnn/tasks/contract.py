@@ -4,14 +4,17 @@ The loop knows no task by name. It asks a ``Task`` for a model around a recurren
 the score of what the model made of a batch.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from momentumrnn.tasks.models import build_layer
 
 Part = Literal["validation", "test"]
 
@@ -24,11 +27,15 @@ class Metric:
         name: As in the columns of ``metrics.csv``: ``test_accuracy``.
         higher_is_better: Or lower.
         unit: What a table writes behind the name; ``%`` multiplies by 100.
+        exponential: Whether it is e to the power of the mean that batches add to.
+        digits: How many are shown behind the point, where the unit is not ``%``.
     """
 
     name: str
     higher_is_better: bool
     unit: str = ""
+    exponential: bool = False
+    digits: int = 4
 
     @property
     def scale(self) -> float:
@@ -41,7 +48,20 @@ class Metric:
         >>> ACCURACY.show(0.5), LOSS.show(0.25)
         ('50.00%', '0.2500')
         """
-        return f"{value:.2%}" if self.unit == "%" else f"{value:.4f}"
+        return f"{value:.2%}" if self.unit == "%" else f"{value:.{self.digits}f}"
+
+    def of_mean(self, mean: float) -> float:
+        """The metric, from the mean over all terms of what ``Score.metric_sum`` sums.
+
+        >>> ACCURACY.of_mean(0.5), PERPLEXITY.of_mean(0.0), PERPLEXITY.of_mean(1e4)
+        (0.5, 1.0, inf)
+        """
+        if not self.exponential:
+            return mean
+        try:
+            return math.exp(mean)
+        except OverflowError:
+            return math.inf
 
     def rank(self, value: float) -> float:
         """A number that is larger for a better value."""
@@ -52,36 +72,63 @@ ACCURACY = Metric("accuracy", higher_is_better=True, unit="%")
 MSE = Metric("mse", higher_is_better=False)
 # Of tasks that are judged by what they are trained on.
 LOSS = Metric("loss", higher_is_better=False)
-METRICS = {metric.name: metric for metric in (ACCURACY, MSE, LOSS)}
+PERPLEXITY = Metric("perplexity", higher_is_better=False, exponential=True, digits=2)
+METRICS = {metric.name: metric for metric in (ACCURACY, MSE, LOSS, PERPLEXITY)}
 
 
 class Batch(NamedTuple):
     """Sequences that are worked on at once.
 
     Attributes:
-        inputs: What the model reads, (T, B, d).
+        inputs: What the model reads, (T, B, d), or the numbers of words, (T, B).
         targets: What it should say, in a shape of the task's own.
         weight: How many terms the loss is a mean over: sequences, or frames. Known without asking the device.
         mask: Which targets count, 1 or 0; ``None`` where all do.
+        continues: Whether these sequences go on where those of the batch before ended: then the model is
+            given the state it reached there.
+        lr_scale: What the learning rates are multiplied by in this step.
     """
 
     inputs: Tensor
     targets: Tensor
     weight: int
     mask: Tensor | None = None
+    continues: bool = False
+    lr_scale: float = 1.0
+
+
+class Continued(NamedTuple):
+    """What a model says that can go on where a batch ends.
+
+    Such a model is called with a batch's inputs, and with a state where the batch continues another.
+
+    Attributes:
+        outputs: What is scored.
+        state: What the model goes on from.
+    """
+
+    outputs: Any
+    state: tuple[Tensor, ...]
 
 
 class Score(NamedTuple):
     """What a model's outputs for a batch are worth.
 
     Attributes:
-        loss: The mean over the batch's ``weight`` terms, (); what is differentiated.
+        loss: The mean over the batch's ``weight`` terms, ().
         metric_sum: The metric, summed over the same terms, (): its mean over an epoch is the epoch's sum
-            divided by the sum of the weights.
+            divided by the sum of the weights, where ``Metric.of_mean`` makes nothing else of it.
+        penalty: What is added to the loss where it is differentiated, (), and counts nowhere else.
     """
 
     loss: Tensor
     metric_sum: Tensor
+    penalty: Tensor | None = None
+
+    @property
+    def objective(self) -> Tensor:
+        """What is differentiated."""
+        return self.loss if self.penalty is None else self.loss + self.penalty
 
 
 class Baseline(NamedTuple):
@@ -122,7 +169,7 @@ class Batches(Protocol):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps an epoch."""
+        """Optimizer steps an epoch; about as many, where their number is drawn."""
 
     def training(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """The rest of an epoch.
@@ -140,6 +187,27 @@ class Batches(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class LayerChoice:
+    """Recurrent layers as a recipe names them.
+
+    Attributes:
+        name: A class name, as ``momentumrnn`` exports it.
+        hidden_size: h.
+        num_layers: How many are stacked.
+        dropout: Between stacked layers.
+        rule: The coefficients of its rule, by argument name.
+        options: What else it takes, likewise.
+    """
+
+    name: str
+    hidden_size: int
+    num_layers: int = 1
+    dropout: float = 0.0
+    rule: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Task(ABC):
     """What a model is asked to do. Making one reads no data.
 
@@ -151,12 +219,33 @@ class Task(ABC):
     metric: ClassVar[Metric]
     features: int
 
+    def build_layer(self, choice: LayerChoice, device: str | None = None) -> nn.Module:
+        """Build the recurrent layer that ``build_model`` puts a head on.
+
+        Args:
+            choice: Which.
+            device: Where its weights are made; ``"meta"`` checks the arguments without making any.
+
+        Raises:
+            RecipeError: The layer refuses these arguments; the message is its own.
+        """
+        return build_layer(
+            choice.name,
+            self.features,
+            choice.hidden_size,
+            choice.num_layers,
+            choice.dropout,
+            dict(choice.rule),
+            dict(choice.options),
+            device,
+        )
+
     @abstractmethod
     def build_model(self, layer: nn.Module, hidden_size: int) -> nn.Module:
         """Put a head on a recurrent layer.
 
         Args:
-            layer: One-directional, (T, B, d) → (T, B, h) and a state.
+            layer: One-directional, (T, B, d) → (T, B, h) and a state; from ``build_layer``.
             hidden_size: h.
 
         Returns:
@@ -176,6 +265,17 @@ class Task(ABC):
             DataMissingError: The data are not there.
             DataError: They are damaged.
         """
+
+    def documents(self, batches: Batches) -> Mapping[str, str]:
+        """What a run folder must hold beside the weights for them to mean something.
+
+        Args:
+            batches: From ``load``.
+
+        Returns:
+            File name → text; nothing for most tasks.
+        """
+        return {}
 
     @abstractmethod
     def score(self, outputs: Any, batch: Batch) -> Score:

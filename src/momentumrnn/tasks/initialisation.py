@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from momentumrnn.errors import RecipeError
+from momentumrnn.tasks.stack import LayerStack
 
 GATES = 4
 FORGET = 1
@@ -17,12 +18,16 @@ def initialise_as_paper(layer: nn.Module, forget_bias: float = 1.0) -> None:
     are zero but for the forget gate's, which are ``forget_bias`` in ``bias_ih`` and ``bias_hh`` both.
 
     Args:
-        layer: An LSTM with any rule; its parameters are changed in place.
+        layer: An LSTM with any rule, or a stack of them; its parameters are changed in place.
         forget_bias: 1 on MNIST, −4 on TIMIT.
 
     Raises:
         RecipeError: The layer has no four gates.
     """
+    if isinstance(layer, LayerStack):
+        for part in layer.layers:
+            initialise_as_paper(part, forget_bias)
+        return
     hidden_size = int(getattr(layer, "hidden_size", 0))
     if not any(name.startswith("weight_hh") for name, _ in layer.named_parameters()):
         raise RecipeError(

@@ -58,6 +58,15 @@ def rule_arguments(name: str) -> dict[str, bool]:
     return {argument: argument in COEFFICIENTS for argument in (*COEFFICIENTS, *OPTIONS) if argument in taken}
 
 
+def takes_weight_dropout(name: str) -> bool:
+    """Whether a layer can drop entries of U.
+
+    Args:
+        name: A class name.
+    """
+    return "weight_dropout" in _argument_names(find_layer(name))
+
+
 def layer_options(name: str) -> set[str]:
     """Which arguments of an orthogonal matrix a layer takes.
 
@@ -86,7 +95,7 @@ def build_layer(
         num_layers: How many are stacked.
         dropout: Between stacked layers.
         rule: The coefficients of its rule, by argument name.
-        options: What it takes for its orthogonal matrix, likewise.
+        options: What else it takes, likewise.
         device: Where its weights are made; ``"meta"`` checks the arguments without making any.
 
     Raises:

@@ -14,12 +14,14 @@ from momentumrnn.data import data_folder
 from momentumrnn.errors import CheckpointError, DivergedError
 from momentumrnn.tasks import Batches, Score, Task
 from momentumrnn.tasks.contract import Part
+from momentumrnn.training.averaging import Averaging
+from momentumrnn.training.carried_state import CarriedState
 from momentumrnn.training.checkpoint import Checkpoint, load_latest_checkpoint, save_checkpoint, save_weights
 from momentumrnn.training.devices import choose_device
 from momentumrnn.training.history import Epoch, RunResult, best_validation_epoch
 from momentumrnn.training.interrupt import Interrupt, catch_interrupts
 from momentumrnn.training.model import build_model
-from momentumrnn.training.optimizers import build_optimizers
+from momentumrnn.training.optimizers import build_optimizers, scaled_lr
 from momentumrnn.training.progress import Progress, Silent
 from momentumrnn.training.recipe import Recipe
 from momentumrnn.training.run_folder import RunFolder
@@ -74,6 +76,7 @@ def train(
     task = recipe.task()
     batches = task.load(data_folder(data), recipe.sampling(), device)
     with run.opened(recipe, current_versions(device)), catch_interrupts() as interrupt:
+        run.keep_documents(task.documents(batches))
         loop = _Loop(recipe, run, task, batches, device, interrupt, progress or Silent())
         loop.run_all_epochs()
     return run.result(recipe)
@@ -101,6 +104,8 @@ class _Loop:
         self.fabric = Fabric(accelerator=device, devices=1)
         self.model, *self.optimizers = self.fabric.setup(self.raw_model, *self.raw_optimizers)
 
+        self.carried = CarriedState()
+        self.averaging = Averaging(recipe.optimizer.average_after)
         self.history: list[Epoch] = []
         self.epoch, self.step = 1, 0
         self.seconds_before = 0.0
@@ -142,17 +147,19 @@ class _Loop:
         )
         self.model.train()
         for batch in self.batches.training(self.epoch, self.step):
-            score = self.task.score(self.model(batch.inputs), batch)
+            score = self.task.score(self.carried.run(self.model, batch), batch)
             for optimizer in self.optimizers:
                 optimizer.zero_grad()
-            self.fabric.backward(score.loss)
+            self.fabric.backward(score.objective)
             if clip_norm is not None:
                 # Over all weights, whichever optimizer is named.
                 self.fabric.clip_gradients(
                     self.model, self.optimizers[0], max_norm=clip_norm, error_if_nonfinite=False
                 )
-            for optimizer in self.optimizers:
-                optimizer.step()
+            with scaled_lr(self.raw_optimizers, batch.lr_scale):
+                for optimizer in self.optimizers:
+                    optimizer.step()
+            self.averaging.count(self.raw_model)
             self.step += 1
             self._count(score, batch.weight)
             if time.monotonic() - self.last_read >= SECONDS_BETWEEN_READS:
@@ -171,9 +178,13 @@ class _Loop:
 
     def _report_step(self) -> None:
         self._check_finite()
-        loss, metric = self.loss_sum.item() / self.weight, self.metric_sum.item() / self.weight
+        loss, metric = self._train_means()
         self.progress.step(self.epoch, self.step, loss, metric)
         self.last_read = time.monotonic()
+
+    def _train_means(self) -> tuple[float, float]:
+        mean = self.metric_sum.item() / self.weight
+        return self.loss_sum.item() / self.weight, self.task.metric.of_mean(mean)
 
     def _measure_epoch(self) -> Epoch:
         self._check_finite()
@@ -181,11 +192,12 @@ class _Loop:
         test_loss, test_metric = self._evaluate("test")
         assert test_loss is not None
         assert test_metric is not None
+        train_loss, train_metric = self._train_means()
         return Epoch(
             epoch=self.epoch,
-            step=self.epoch * self.steps_per_epoch,
-            train_loss=self.loss_sum.item() / self.weight,
-            train_metric=self.metric_sum.item() / self.weight,
+            step=(self.history[-1].step if self.history else 0) + self.step,
+            train_loss=train_loss,
+            train_metric=train_metric,
             validation_loss=validation_loss,
             validation_metric=validation_metric,
             test_loss=test_loss,
@@ -199,10 +211,10 @@ class _Loop:
         batches = self.batches.evaluation(part)
         if batches is None:
             return None, None
-        self.model.eval()
+        model, carried = self.averaging.evaluated(self.model).eval(), CarriedState()
         loss_sum, metric_sum, weight = torch.zeros_like(self.loss_sum), torch.zeros_like(self.metric_sum), 0
         for batch in batches:
-            score = self.task.score(self.model(batch.inputs), batch)
+            score = self.task.score(carried.run(model, batch), batch)
             loss_sum += score.loss.double() * batch.weight
             metric_sum += score.metric_sum
             weight += batch.weight
@@ -210,12 +222,14 @@ class _Loop:
         loss = loss_sum.item() / weight
         if not math.isfinite(loss):
             self._diverged(f"the loss after epoch {self.epoch} is {loss}")
-        return loss, metric_sum.item() / weight
+        return loss, self.task.metric.of_mean(metric_sum.item() / weight)
 
     def _finish_epoch(self, row: Epoch) -> None:
         self.history.append(row)
         if best_validation_epoch(self.history) is row:
-            save_weights(self.run.best, self.raw_model.state_dict(), epoch=str(row.epoch))
+            best = self.averaging.evaluated(self.raw_model)
+            save_weights(self.run.best, best.state_dict(), epoch=str(row.epoch))
+        self.averaging.judge(self.history, self.raw_model)
         self.epoch, self.step, self.seconds_before = self.epoch + 1, 0, 0.0
         self.started = time.monotonic()
         self.loss_sum.zero_()
@@ -259,6 +273,8 @@ class _Loop:
             "metric_sum": self.metric_sum.cpu(),
             "weight": self.weight,
             "history": [row.columns() for row in self.history],
+            "carried": self.carried.state(),
+            "average": self.averaging.state(),
             "optimizers": [optimizer.state_dict() for optimizer in self.raw_optimizers],
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if self.loss_sum.is_cuda else [],
@@ -280,6 +296,9 @@ class _Loop:
         for optimizer, stored in zip(self.raw_optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(stored)
         self.epoch, self.step, self.seconds_before = state["epoch"], state["step"], state["seconds"]
+        # Checkpoints from before there were these two hold neither.
+        self.carried.restore(state.get("carried", []), self.loss_sum.device)
+        self.averaging.restore(state.get("average"), self.raw_model)
         self.loss_sum.copy_(state["loss_sum"])
         self.metric_sum.copy_(state["metric_sum"])
         self.weight = state["weight"]

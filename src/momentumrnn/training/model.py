@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from momentumrnn.tasks import build_layer
 from momentumrnn.tasks.initialisation import initialise_as_paper
 from momentumrnn.training.recipe import Recipe
 
@@ -17,15 +16,7 @@ def build_model(recipe: Recipe, device: str | None = None) -> nn.Module:
     """
     task, section = recipe.task(), recipe.model
     with torch.device(device or "cpu"):
-        layer = build_layer(
-            section.name,
-            task.features,
-            section.hidden_size,
-            section.num_layers,
-            section.dropout,
-            recipe.rule_values(),
-            recipe.layer_values(),
-        )
+        layer = task.build_layer(recipe.layer_choice())
         model = task.build_model(layer, section.hidden_size)
     if section.init == "paper":
         initialise_as_paper(layer, 1.0 if section.forget_bias is None else section.forget_bias)

@@ -1,5 +1,7 @@
 """The optimizers a recipe can name."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,10 +28,30 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[torch.
     return [_build(section.name, section, groups[:1]), _build(apart, section, groups[1:])]
 
 
+@contextmanager
+def scaled_lr(optimizers: Sequence[torch.optim.Optimizer], scale: float) -> Iterator[None]:
+    """Multiply all learning rates, and put them back to the very numbers that they were.
+
+    Args:
+        optimizers: Whose.
+        scale: By what.
+    """
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    before = [group["lr"] for group in groups]
+    for group, lr in zip(groups, before, strict=True):
+        group["lr"] = lr * scale
+    try:
+        yield
+    finally:
+        for group, lr in zip(groups, before, strict=True):
+            group["lr"] = lr
+
+
 def _build(name: str, section: OptimizerSection, parameters: Any) -> torch.optim.Optimizer:
+    lr, decay = section.lr, section.weight_decay or 0.0
     if name == "rmsprop":
         alpha = 0.99 if section.smoothing is None else section.smoothing
-        return torch.optim.RMSprop(parameters, lr=section.lr, alpha=alpha)
+        return torch.optim.RMSprop(parameters, lr=lr, alpha=alpha, weight_decay=decay)
     if name == "adam":
-        return torch.optim.Adam(parameters, lr=section.lr)
-    return torch.optim.SGD(parameters, lr=section.lr, momentum=section.momentum or 0.0)
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
+    return torch.optim.SGD(parameters, lr=lr, momentum=section.momentum or 0.0, weight_decay=decay)

@@ -102,7 +102,7 @@ class Lines:
         """Say it if nothing was said for a while."""
         if self._due():
             self._write(
-                f"{self._run}: epoch {epoch}/{self._epochs} step {step}/{self._steps} "
+                f"{self._run}: epoch {epoch}/{self._epochs} step {step}/{max(step, self._steps)} "
                 f"{describe_values(loss, self._metric, metric)}{self._left(epoch, step)}"
             )
 
@@ -174,7 +174,7 @@ class Bars:
 
     def step(self, epoch: int, step: int, loss: float, metric: float) -> None:
         """Move the run's bar."""
-        told = f"epoch {epoch}/{self._epochs} step {step}/{self._steps}"
+        told = f"epoch {epoch}/{self._epochs} step {step}/{max(step, self._steps)}"
         values = describe_values(loss, self._metric, metric)
         self._move(epoch, step, f"{told} {values} {self._epoch_told}")
 

@@ -7,10 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from momentumrnn.errors import RecipeError
-from momentumrnn.tasks import Sampling, Task, build_layer, build_task
-from momentumrnn.tasks.models import LAYER_OPTIONS, find_layer, layer_options, rule_arguments
+from momentumrnn.tasks import LayerChoice, Sampling, Task, build_task
+from momentumrnn.tasks.models import (
+    LAYER_OPTIONS,
+    find_layer,
+    layer_options,
+    rule_arguments,
+    takes_weight_dropout,
+)
 from momentumrnn.training.sections import (
     DataSection,
+    LanguageSection,
     ModelSection,
     OptimizerSection,
     PublishedSection,
@@ -31,6 +38,7 @@ class Recipe:
         data: What is learned from.
         model: The recurrent layer.
         rule: The coefficients of the momentum rule.
+        language: What a language model is made of beside it.
         optimizer: How the weights are fitted.
         training: How long, in what order.
         published: What the paper reports.
@@ -42,6 +50,7 @@ class Recipe:
     data: DataSection
     model: ModelSection
     rule: RuleSection = field(default_factory=RuleSection)
+    language: LanguageSection = field(default_factory=LanguageSection)
     optimizer: OptimizerSection
     training: TrainingSection
     published: PublishedSection = field(default_factory=PublishedSection)
@@ -53,21 +62,23 @@ class Recipe:
         self._check_orthogonal()
         task = self.task()
         self._check_task(task)
-        model = self.model
-        build_layer(
-            model.name,
-            task.features,
-            model.hidden_size,
-            model.num_layers,
-            model.dropout,
-            self.rule_values(),
-            self.layer_values(),
-            device="meta",
-        )
+        task.build_layer(self.layer_choice(), device="meta")
 
     def task(self) -> Task:
         """What the model is asked to do."""
-        return build_task(self.data.name, self.data.validation, self.data.folder, self.data.length)
+        data = self.data
+        language = {k: v for k, v in dataclasses.asdict(self.language).items() if v is not None}
+        return build_task(data.name, data.validation, data.folder, data.length, data.vocabulary, language)
+
+    def layer_choice(self) -> LayerChoice:
+        """The recurrent layer."""
+        model = self.model
+        options = self.layer_values()
+        if model.weight_dropout is not None:
+            options["weight_dropout"] = model.weight_dropout
+        return LayerChoice(
+            model.name, model.hidden_size, model.num_layers, model.dropout, self.rule_values(), options
+        )
 
     def sampling(self) -> Sampling:
         """How batches are made."""
@@ -160,23 +171,35 @@ class Recipe:
     def _check_ranges(self) -> None:
         below_one: Check = (lambda x: 0 <= x < 1, "at least 0 and below 1")
         positive: Check = (lambda x: 0 < x < math.inf, "a finite number above 0")
+        not_negative: Check = (lambda x: 0 <= x < math.inf, "a finite number, 0 or more")
         at_least_one: Check = (lambda x: x >= 1, "1 or more")
         checks: dict[str, Check] = {
             "data.validation": (lambda x: x >= 0, "0 or more"),
             "data.length": at_least_one,
+            "data.vocabulary": (lambda x: x >= 3, "3 or more"),
             "model.forget_bias": (math.isfinite, "a finite number"),
             "model.hidden_size": at_least_one,
             "model.num_layers": at_least_one,
             "model.dropout": below_one,
+            "model.weight_dropout": below_one,
             "rule.momentum": below_one,
             "rule.step_size": positive,
             "rule.beta": below_one,
             "rule.restart": at_least_one,
+            "language.embedding_size": at_least_one,
+            "language.word_dropout": below_one,
+            "language.embedding_dropout": below_one,
+            "language.output_dropout": below_one,
+            "language.activation_penalty": not_negative,
+            "language.slowness_penalty": not_negative,
+            "language.sequence_length": (lambda x: x >= 5, "5 or more"),
             "optimizer.lr": positive,
             "optimizer.smoothing": below_one,
             "optimizer.momentum": below_one,
             "optimizer.clip_norm": positive,
             "optimizer.lr_orthogonal": positive,
+            "optimizer.weight_decay": not_negative,
+            "optimizer.average_after": at_least_one,
             "training.epochs": at_least_one,
             "training.batch_size": at_least_one,
             "training.eval_batch_size": at_least_one,
@@ -200,6 +223,10 @@ class Recipe:
             raise RecipeError(f"optimizer.smoothing: belongs to rmsprop, got it with {optimizer.name!r}")
         if optimizer.momentum is not None and optimizer.name != "sgd":
             raise RecipeError(f"optimizer.momentum: belongs to sgd, got it with {optimizer.name!r}")
+        if optimizer.average_after is not None and self.data.validation == 0:
+            raise RecipeError(
+                "optimizer.average_after: validation decides when averaging begins, and data.validation is 0"
+            )
 
     def _check_rule(self) -> None:
         name = self.model.name
@@ -213,9 +240,17 @@ class Recipe:
             if required and key not in given:
                 raise RecipeError(f"rule.{key}: {name} needs it; add it to the section [rule]")
 
+        if self.model.weight_dropout is not None and not takes_weight_dropout(name):
+            raise RecipeError(f"model.weight_dropout: {name} does not take it; layers of LSTM do")
+
     def _check_orthogonal(self) -> None:
         name, optimizer = self.model.name, self.optimizer
         takes = layer_options(name)
+        if optimizer.average_after is not None and takes:
+            raise RecipeError(
+                f"optimizer.average_after: the mean of orthogonal matrices is none, and {name} has one; "
+                "leave it out"
+            )
         for key, argument in LAYER_OPTIONS.items():
             if getattr(self.model, key) is not None and argument not in takes:
                 raise RecipeError(f"model.{key}: {name} does not take it")
@@ -235,9 +270,10 @@ class Recipe:
                 f"training.steps_per_epoch: an epoch of {self.data.name!r} is once through its training "
                 f"data; leave it out, got {steps}"
             )
+        wanted = (f"test_{task.metric.name}", f"validation_{task.metric.name}", "train_loss")
         for key in self.published.values():
-            if key not in (f"test_{task.metric.name}", "train_loss"):
+            if key not in wanted:
                 raise RecipeError(
                     f"published.{key}: {self.data.name!r} is judged by its {task.metric.name}, expected "
-                    f"test_{task.metric.name} or train_loss"
+                    f"{wanted[0]} or train_loss"
                 )
