@@ -111,7 +111,7 @@ def sweep(
     with opened_study(out, definition) as study:
         found = len(study.trials())
         if found:
-            print(f"{out} holds {found} trials of this sweep, which are kept")
+            print(f"{out} holds {found} of the trials, which are kept")
         with Teller(console, definition.metric, planned, definition.seeds) as teller, suppress(OutOfTime):
             while len(study.trials()) < planned and not deadline.passed:
                 _one_trial(study, definition, teller, deadline, out, data, device, threads)

@@ -14,7 +14,7 @@ from momentumrnn.cli.sweeping.definition import Definition
 from momentumrnn.cli.sweeping.trial import Trial
 from momentumrnn.results.plots import COLOURS
 
-COLUMNS = 3
+COLUMNS, MARGIN = 3, 0.04
 # Errors over more than this are told apart on a logarithmic scale alone.
 WIDE = 30.0
 
@@ -123,8 +123,14 @@ def _draw(panel: Axes, axis: Axis, trials: Sequence[Trial], best: Trial | None, 
         panel.set_xlim(-0.5, len(axis.values) - 0.5)
     elif axis.log:
         panel.set_xscale("log")
-    elif isinstance(axis.low, int) and isinstance(axis.high, int):
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        margin = (axis.high / axis.low) ** MARGIN
+        panel.set_xlim(axis.low / margin, axis.high * margin)
+    else:
+        panel.set_xlim(
+            axis.low - MARGIN * (axis.high - axis.low), axis.high + MARGIN * (axis.high - axis.low)
+        )
+        if isinstance(axis.low, int) and isinstance(axis.high, int):
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.grid(alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)
 

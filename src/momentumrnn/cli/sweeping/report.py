@@ -80,7 +80,8 @@ def report(
     if best is not None:
         values = [f"{key}={as_text(value)}" for key, value in best.values.items()]
         lines.append(f"its values: --set {shlex.join(values)}")
-        words = ["momentumrnn", "train", name, "--set", *assignments, *values]
+        seed = ["training.seed=0"] if definition.recipe.training.seed else []
+        words = ["momentumrnn", "train", name, "--set", *assignments, *values, *seed]
         lines.append(f"to train it: {shlex.join(words)}")
     _print(definition, ordered, title, console)
     for line in lines:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import (
     BaseDistribution,
@@ -101,15 +102,18 @@ class Study:
         # trial, so that nothing depends on how many were drawn since the process began.
         scratch = optuna.create_study(sampler=self._sampler(number), direction=self._study.direction)
         scratch.add_trials(self._study.trials)
-        return scratch.ask(self._distributions).params
+        values: dict[str, Any] = scratch.ask(self._distributions).params
+        return values
 
     def _sampler(self, number: int) -> BaseSampler:
+        # Of neighbouring seeds the first draws may be neighbours, too.
+        seed = int(np.random.SeedSequence((SEED, number)).generate_state(1)[0])
         if self._definition.sampler == "random":
-            return RandomSampler(seed=SEED + number)
+            return RandomSampler(seed=seed)
         if self._definition.sampler == "grid":
             # Numbers its points itself; only their order is drawn.
             return GridSampler({axis.key: axis.grid or () for axis in self._definition.axes}, seed=SEED)
-        return TPESampler(seed=SEED + number)
+        return TPESampler(seed=seed)
 
 
 @contextlib.contextmanager
