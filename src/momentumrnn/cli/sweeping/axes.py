@@ -4,12 +4,11 @@ import itertools
 import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from momentumrnn.errors import RecipeError
 from momentumrnn.training import Recipe
-from momentumrnn.training.sections import PublishedSection
 from momentumrnn.training.toml_io import parse_value
 
 FORM = "KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=a,b,c"
@@ -101,7 +100,8 @@ def with_values(recipe: Recipe, values: Mapping[str, Value]) -> Recipe:
     Raises:
         RecipeError: The recipe cannot have them.
     """
-    sections = replace(recipe, published=PublishedSection()).sections()
+    sections = recipe.sections()
+    sections.pop("published", None)
     for key, value in values.items():
         section, _, name = key.partition(".")
         sections.setdefault(section, {})[name] = value
