@@ -146,39 +146,38 @@ def _spread(values: Sequence[float], metric: Metric) -> str:
 
 
 def _headings(definition: Definition) -> list[tuple[str, str]]:
-    metric = definition.metric
+    # Two lines each, so that the table of a few keys fits a terminal of 80 columns.
     return [
         ("trial", ""),
         *((section, name) for section, _, name in (axis.key.partition(".") for axis in definition.axes)),
-        ("validation", metric.name),
-        *([("std", "")] if definition.seeds > 1 else []),
+        ("validation", definition.metric.name),
         ("best", "epoch" if definition.seeds == 1 else "epochs"),
-        ("outcome", ""),
-        ("seconds", ""),
     ]
 
 
 def _cells(definition: Definition, trial: Trial) -> list[str]:
     show = definition.metric.show
-    outcome = f"{trial.outcome}, {max(trial.curve)}" if trial.outcome == "pruned" else trial.outcome
+    if trial.outcome == "diverged":
+        reached = "diverged"
+    else:
+        reached = show(trial.value) + (f" ± {show(trial.std)}" if len(trial.scores) > 1 else "")
+        if trial.outcome == "pruned":
+            reached = f"pruned after {max(trial.curve)}: {reached}"
     return [
         str(trial.number),
         *(show_value(trial.values[axis.key]) for axis in definition.axes),
-        show(trial.value) if trial.scores else "–",
-        *([show(trial.std) if len(trial.scores) > 1 else "–"] if definition.seeds > 1 else []),
+        reached,
         ", ".join(map(str, trial.epochs)) or "–",
-        outcome,
-        f"{trial.seconds:.1f}",
     ]
 
 
 def _notes(definition: Definition) -> list[str]:
-    over = f", mean over {definition.seeds} seeds" if definition.seeds > 1 else ""
+    over = f", mean ± sample standard deviation over {definition.seeds} seeds" if definition.seeds > 1 else ""
     notes = [f"Validation {definition.metric.name}: the best over epochs{over}; the test has no part in it."]
     if definition.prune:
         notes.append(
-            "A trial is pruned, after the epoch given, when the best of its first seed is worse than the "
-            "median of the complete trials at that epoch."
+            "A trial is pruned after an epoch when the best of its first seed is worse than the median of "
+            "the complete trials at that epoch."
         )
     return notes
 
