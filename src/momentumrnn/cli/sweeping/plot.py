@@ -29,7 +29,7 @@ def sweep_figure(definition: Definition, trials: Sequence[Trial], best: Trial | 
         title: Above the plot.
     """
     axes, metric = definition.axes, definition.metric
-    columns = min(COLUMNS, len(axes))
+    columns = len(axes) if len(axes) <= COLUMNS else min(COLUMNS, math.ceil(math.sqrt(len(axes))))
     rows = math.ceil(len(axes) / columns)
     figure = Figure((max(5.0, 3.8 * columns), 3.7 * rows + 0.9), layout="constrained")
     FigureCanvasAgg(figure)
@@ -95,14 +95,16 @@ def _draw(panel: Axes, axis: Axis, trials: Sequence[Trial], best: Trial | None, 
             )
     diverged = [_place(axis, trial) for trial in trials if trial.outcome == "diverged"]
     if diverged:
-        # They have no value: along the lower edge, whatever the scale.
+        # They have no value: on the lower edge, whatever the scale.
         panel.scatter(
             diverged,
-            [0.03] * len(diverged),
+            [0.0] * len(diverged),
             marker="x",
             color=COLOURS[1],
             s=38,
             label="diverged",
+            clip_on=False,
+            zorder=3,
             transform=panel.get_xaxis_transform(),
         )
     if best is not None:

@@ -58,7 +58,7 @@ def report(
     out: Path,
     console: Console,
 ) -> list[Path]:
-    """Print the table and what the best trial is worth; write them, and the plot.
+    """Write the table, what the best trial is worth, and the plot; print the first two.
 
     Args:
         name: An installed recipe or a file.
@@ -83,14 +83,16 @@ def report(
         seed = ["training.seed=0"] if definition.recipe.training.seed else []
         words = ["momentumrnn", "train", name, "--set", *assignments, *values, *seed]
         lines.append(f"to train it: {shlex.join(words)}")
-    _print(definition, ordered, title, console)
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    seeds = f", mean of {definition.seeds} seeds" if definition.seeds > 1 else ""
+    # Written first: what is printed may have no reader any more.
     files = [out / "table.md", out / "trials.csv"]
     write_atomically(files[0], _markdown(definition, ordered, title, lines))
     write_atomically(files[1], to_frame(definition, ordered, out).to_csv(index=False, lineterminator="\n"))
-    seeds = f", mean of {definition.seeds} seeds" if definition.seeds > 1 else ""
-    return [*files, *plot_sweep(definition, trials, best, f"{title}{seeds}", out / "sweep")]
+    files += plot_sweep(definition, trials, best, f"{title}{seeds}", out / "sweep")
+    _print(definition, ordered, title, console)
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return files
 
 
 def to_frame(definition: Definition, trials: Sequence[Trial], out: Path) -> pd.DataFrame:
