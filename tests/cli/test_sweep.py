@@ -26,6 +26,7 @@ from momentumrnn.cli.sweeping.study import opened_study
 from momentumrnn.cli.sweeping.trial import Trial
 from momentumrnn.errors import CheckpointError
 from momentumrnn.tasks.contract import ACCURACY
+from momentumrnn.training import Epoch
 from momentumrnn.training.lock import FolderLock
 
 TINY = ["--set", "model.hidden_size=4", "training.epochs=2", "training.batch_size=512", "--threads", "1"]
@@ -424,4 +425,19 @@ def test_what_is_told(capsys):
         "trial 0 (1 of 4): rule.momentum=0.5",
         "trial-000: epoch 1/2 step 5/5 loss 2.0000 accuracy 12.50%, 1 min 45 s left",
         "trial 0: validation accuracy 25.00%, best accuracy 25.00% (trial 0), 1 min 30 s left",
+    ]
+
+
+def test_the_time_left_of_a_trial_that_is_gone_on_with(capsys):
+    from rich.console import Console
+
+    now = [0.0]
+    teller = Teller(Console(), ACCURACY, trials=2, seeds=2, clock=lambda: now[0])
+    teller.trial_begins(0, {"rule.momentum": 0.5}, None)
+    # Its first seed was finished before; half of the second one was.
+    teller.begin("trial-000-seed-1", epochs=2, steps=5, epoch=2, step=0)
+    now[0] = 10.0
+    teller.epoch(Epoch(2, 10, 2.0, 0.2, 2.0, 0.3, 2.0, 0.9, 1.0))
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "trial-000-seed-1: epoch 2/2 loss 2.0000 validation 30.00%, 40 s left"
     ]

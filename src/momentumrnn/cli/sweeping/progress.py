@@ -71,7 +71,7 @@ class Teller:
             values: What it tries.
             best: The best one until now.
         """
-        self._done, self._share, self._runs_before = number, 0.0, -1
+        self._done, self._share, self._runs_before = number, 0.0, 0
         self._told_epoch = ""
         self._note(best)
         self._write(f"trial {number} ({number + 1} of {self._trials}): {show_values(values)}")
@@ -86,10 +86,7 @@ class Teller:
         """
         self._done, self._share = trial.number + 1, 0.0
         self._note(best)
-        told = ", ".join(
-            part for part in (show_outcome(trial, self._metric), self._best, self._left()) if part
-        )
-        self._write(f"trial {trial.number}: {told}")
+        self._write(f"trial {trial.number}: {joined(show_outcome(trial, self._metric), self._about())}")
         self._move()
 
     def begin(
@@ -97,7 +94,8 @@ class Teller:
     ) -> None:
         """A run of the trial begins, or goes on."""
         self._run, self._epochs, self._steps = run, epochs, steps
-        self._runs_before += 1
+        # Of a trial that is gone on with, the finished runs do not begin again: the name counts.
+        self._runs_before = int(run.rpartition("-")[2]) if self._seeds > 1 else 0
         self._reach(epoch, step)
         if self._begun_with < 0:
             # The time left follows from what is done in this process.
@@ -129,7 +127,7 @@ class Teller:
 
     def _reach(self, epoch: int, step: int) -> None:
         run = ((epoch - 1) * self._steps + step) / max(1, self._epochs * self._steps)
-        self._share = (max(0, self._runs_before) + run) / self._seeds
+        self._share = (self._runs_before + run) / self._seeds
 
     def _tell(self, told: str) -> None:
         self._move(told)
@@ -137,7 +135,7 @@ class Teller:
             self._write(joined(f"{self._run}: {told.strip()}", self._left()))
 
     def _move(self, told: str = "") -> None:
-        share = self._share * self._seeds - max(0, self._runs_before)
+        share = self._share * self._seeds - self._runs_before
         self._bars.update(self._one, completed=share * self._epochs * self._steps, told=told)
         self._bars.update(self._all, completed=self._done + self._share, told=self._about())
 
