@@ -68,6 +68,58 @@ def compare_digits(
     compare("digits", seeds, assignments, out=out, device=device, threads=threads)
 
 
+def sweep(
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")],
+    *,
+    over: Annotated[
+        tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]], tyro.conf.arg(metavar="KEY=VALUES")
+    ] = (),
+    trials: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    minutes: Annotated[float | None, tyro.conf.arg(metavar="N")] = None,
+    seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 1,
+    sampler: Literal["tpe", "random", "grid"] = "tpe",
+    prune: bool = False,
+    overrides: Overrides = (),
+    out: Out = None,
+    data_folder: DataFolder = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Try out values of a recipe, judged by validation; the same command again goes on.
+
+    Args:
+        recipe: The name of an installed recipe, such as digits-momentum-lstm, or a TOML file.
+        over: What to vary: KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=a,b,c, such as rule.momentum=0:0.99.
+        trials: How many values to try; 20 where absent, the whole grid with --sampler grid.
+        minutes: Stop after so many; what is begun is kept, and gone on with by the same command.
+        seeds: How many seeds each trial is trained with; their mean counts.
+        sampler: Who says what is tried next.
+        prune: Stop trials that are worse than the median of those before them.
+        overrides: Values of the recipe to change in every trial.
+        out: The folder of the sweep; runs/sweep-RECIPE where absent.
+        data_folder: Where datasets are; MOMENTUMRNN_DATA, then the user's cache where absent.
+        device: Where to run; auto takes a GPU where there is one.
+        threads: How many CPU threads to use.
+    """
+    from momentumrnn.cli.sweep import planned_sweep
+    from momentumrnn.cli.sweep import sweep as carry_out
+
+    assignments = [assignment for group in overrides for assignment in group]
+    varied = [text for group in over for text in group]
+    definition = planned_sweep(recipe, varied, assignments, sampler=sampler, seeds=seeds, prune=prune)
+    carry_out(
+        recipe,
+        definition,
+        trials,
+        assignments=assignments,
+        minutes=minutes,
+        out=out,
+        data=data_folder,
+        device=device,
+        threads=threads,
+    )
+
+
 def bench(
     *,
     shapes: Annotated[str | None, tyro.conf.arg(metavar="TxBxdxh,…")] = None,
@@ -193,11 +245,12 @@ def run_command(words: Sequence[str]) -> None:
     data.command(name="check")(data_check)
     app.command(name="train")(train)
     app.command(compare, name="compare", help="Train several models alike, and compare them.")
+    app.command(name="sweep")(sweep)
     app.command(name="generate")(generate)
     app.command(name="bench")(bench)
     app.command(data, name="data", help="List, fetch and check datasets.")
     app.cli(
         prog="momentumrnn",
-        description="Recurrent networks with momentum: train, compare, generate text, measure, fetch data.",
+        description="Recurrent networks with momentum: train, reproduce, compare, measure.",
         args=list(words),
     )

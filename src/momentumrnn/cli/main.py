@@ -32,6 +32,8 @@ EXTRA = {
     "soundfile",
     "numpy",
 }
+# What further extras bring, and which.
+FURTHER = {"optuna": "sweep"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,11 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         return _fail(f"interrupted: {error}" if str(error) else "interrupted", INTERRUPTED)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in EXTRA:
+        missing = (error.name or "").partition(".")[0]
+        further = FURTHER.get(missing)
+        if missing not in EXTRA and further is None:
             raise
+        extras = f"experiments,{further}" if further else "experiments"
         return _fail(
-            f"error: {error.name} is not installed; this command needs the experiments extra: "
-            "pip install 'momentumrnn[experiments]'",
+            f"error: {error.name} is not installed; this command needs the {further or 'experiments'} extra: "
+            f"pip install 'momentumrnn[{extras}]'",
             FAILED,
         )
     except BrokenPipeError:

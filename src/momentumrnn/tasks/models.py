@@ -1,6 +1,7 @@
 """The recurrent layers of the package by name, and how a recipe's words become one."""
 
 import difflib
+import functools
 import inspect
 from typing import Any
 
@@ -16,6 +17,8 @@ OPTIONS = ("velocity", "learnable")
 LAYER_OPTIONS = {"map": "map", "rebase_every": "rebase_every", "orthogonal_init": "init"}
 
 
+# Every recipe that is built asks several times.
+@functools.cache
 def recurrent_layers() -> dict[str, type[nn.Module]]:
     """Every public recurrent layer of the package, without the single-step cells."""
     public = {name: getattr(momentumrnn, name) for name in momentumrnn.__all__}

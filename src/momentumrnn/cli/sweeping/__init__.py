@@ -1,0 +1,1 @@
+"""What ``momentumrnn sweep`` is made of: the space, the study's file, the trials, the report."""
