@@ -62,13 +62,15 @@ class Batch(NamedTuple):
         inputs: What the model reads, (T, B, d).
         targets: What it should say, in a shape of the task's own.
         weight: How many terms the loss is a mean over: sequences, or frames. Known without asking the device.
-        mask: Which targets count, 1 or 0; ``None`` where all do.
+        mask: Which targets count, 1 or 0, of as many dimensions as ``inputs``; ``None`` where all do.
+        lengths: How many terms each sequence has; ``None`` where all have the same number.
     """
 
     inputs: Tensor
     targets: Tensor
     weight: int
     mask: Tensor | None = None
+    lengths: tuple[int, ...] | None = None
 
 
 class Score(NamedTuple):
@@ -145,10 +147,13 @@ class Task(ABC):
 
     Attributes:
         metric: What epochs are judged by.
+        sequence_dim: The dimension of ``Batch.targets`` that counts sequences; ``None`` where a batch cannot
+            be divided among processes.
         features: d, the values per time step.
     """
 
     metric: ClassVar[Metric]
+    sequence_dim: ClassVar[int | None] = None
     features: int
 
     @abstractmethod
