@@ -21,6 +21,18 @@ def leads() -> bool:
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
+def lost_another(error: BaseException) -> bool:
+    """Whether an error is that of a process that waits for one that has gone.
+
+    Args:
+        error: What came up where processes wait for each other.
+    """
+    if not dist.is_available():
+        return False
+    # Gloo's errors have no class of their own.
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
 class Processes:
     """The processes of a run, one a device; where it is one alone, nothing here does anything.
 

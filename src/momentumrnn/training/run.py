@@ -9,12 +9,13 @@ import torch
 from lightning_fabric import Fabric
 
 from momentumrnn.data import data_folder
+from momentumrnn.errors import BackendError
 from momentumrnn.training.devices import choose_device
 from momentumrnn.training.history import RunResult
 from momentumrnn.training.interrupt import catch_interrupts
 from momentumrnn.training.launch import begins_alone, check_launch, start_fabric
 from momentumrnn.training.loop import Loop
-from momentumrnn.training.processes import Processes
+from momentumrnn.training.processes import Processes, lost_another
 from momentumrnn.training.progress import Progress, Silent
 from momentumrnn.training.recipe import Recipe
 from momentumrnn.training.run_folder import RunFolder
@@ -123,6 +124,12 @@ def _carry_out(
             Loop(recipe, run, task, batches, fabric, processes, interrupt, listener).run_all_epochs()
         return False
     except (Exception, KeyboardInterrupt) as error:
-        return error
+        if not lost_another(error):
+            return error
+        said = str(error).partition(". ")[0]
+        return BackendError(
+            f"another process of this run has ended or cannot be reached ({said}). What is in {run.path} is "
+            "kept, and the same command goes on from the last checkpoint"
+        )
     finally:
         processes.close()
