@@ -236,6 +236,37 @@ def test_the_bad_step_is_named_where_the_loss_is_read_late(tiny, tmp_path, monke
         train(tiny, tmp_path / "diverged")
 
 
+def test_a_loss_that_explodes(tiny, tmp_path, monkeypatch):
+    original, calls = classification.classification_loss, []
+
+    def loss(logits, labels):
+        calls.append(1)
+        # 5 steps and 2 evaluations an epoch: the fourth step of the second, after the first one's checkpoint.
+        return original(logits, labels) * (1e7 if len(calls) == 11 else 1.0)
+
+    monkeypatch.setattr(classification, "classification_loss", loss)
+    with pytest.raises(DivergedError, match="a million times what it was at first at step 4 of epoch 2"):
+        train(tiny, tmp_path / "diverged")
+    kept = load_latest_checkpoint(tmp_path / "diverged" / "checkpoints")
+    assert (kept.state["epoch"], kept.state["step"]) == (2, 0)
+    # What is gone on with knows what the loss was at first.
+    calls.clear()
+    calls.extend([1] * 8)
+    with pytest.raises(DivergedError, match="a million times what it was at first at step 3 of epoch 2"):
+        train(tiny, tmp_path / "diverged")
+
+
+def test_a_loss_that_is_high_and_falls_is_left_alone(tiny, tmp_path, monkeypatch):
+    original, calls = classification.classification_loss, []
+
+    def loss(logits, labels):
+        calls.append(1)
+        return original(logits, labels) * (1e5 if len(calls) == 3 else 1.0)
+
+    monkeypatch.setattr(classification, "classification_loss", loss)
+    assert train(tiny, tmp_path / "run").finished
+
+
 def test_weights_that_are_not_finite_are_not_saved(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Loop, "_finish_epoch", poison_then(loop.Loop._finish_epoch))
     with pytest.raises(DivergedError, match="a weight is not finite"):

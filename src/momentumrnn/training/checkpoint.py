@@ -133,9 +133,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             weights=safetensors.torch.load_file(folder / WEIGHTS),
             state=torch.load(folder / STATE, map_location="cpu", weights_only=True),
         )
-    # Whatever readers of two formats think of.
+    # Whatever readers of two formats think of; torch's words advise to read it unsafely.
     except Exception as error:
-        raise CheckpointError(f"{folder} cannot be read: {error}") from error
+        raise CheckpointError(f"{folder} cannot be read ({type(error).__name__})") from error
 
 
 def discard_unfinished(folder: Path) -> None:
