@@ -3,10 +3,10 @@
 import math
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -30,6 +30,7 @@ from momentumrnn.training.totals import Totals
 
 # Reading a number from the device waits for it, so it is done by the clock and not at every step.
 SECONDS_BETWEEN_READS = 0.5
+T = TypeVar("T")
 
 
 class Loop:
@@ -91,7 +92,7 @@ class Loop:
             self.task.metric,
         )
         try:
-            with needing_disk(self.run.path), self._tensorboard() as events:
+            with self._tensorboard() as events:
                 while self.epoch <= training.epochs:
                     self.started = time.monotonic() - self.seconds_before
                     self._train_epoch()
@@ -189,12 +190,12 @@ class Loop:
         self._save()
         self._write(lambda: self.run.write_history(self.history, self.task.metric))
 
-    def _write(self, write: Callable[[], object]) -> None:
-        def write_or_explain() -> None:
+    def _write(self, write: Callable[[], T]) -> T | None:
+        def write_or_explain() -> T:
             with needing_disk(self.run.path):
-                write()
+                return write()
 
-        self.processes.lead(write_or_explain)
+        return self.processes.lead(write_or_explain)
 
     def _stop_if_asked(self) -> None:
         (asked,) = self.processes.agree(self.interrupt.requested)
@@ -260,13 +261,20 @@ class Loop:
         # A process killed between the two leaves metrics one epoch behind the checkpoint.
         self._write(lambda: self.run.write_history(self.history, self.task.metric))
 
-    def _tensorboard(self) -> AbstractContextManager[Any]:
-        if not self.processes.leads:
-            return nullcontext()
+    @contextmanager
+    def _tensorboard(self) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             from torch.utils.tensorboard import SummaryWriter
-        return SummaryWriter(str(self.run.tensorboard), purge_step=len(self.history) + 1)
+        events = self._write(
+            lambda: SummaryWriter(str(self.run.tensorboard), purge_step=len(self.history) + 1)
+        )
+        try:
+            yield events
+        finally:
+            if events is not None:
+                with needing_disk(self.run.path):
+                    events.close()
 
 
 def _tell(events: Any, row: Epoch) -> None:
