@@ -47,10 +47,7 @@ RUNS = {
     "adding RMSPropLSTM": ("adding-100-rmsprop-lstm-128", [*DRAWN, *DROPOUT]),
     "adding DTRIV": ("adding-100-dtriv-128", [*DRAWN, *DTRIV]),
     "copying AdamDTRIV": ("copying-100-adam-dtriv-128", [*DRAWN, *DTRIV]),
-    "digits MomentumDTRIV": (
-        "pmnist-momentum-dtriv-170",
-        ["data.name=digits", *DIGITS, "training.batch_size=64", *DTRIV],
-    ),
+    "pmnist MomentumDTRIV": ("pmnist-momentum-dtriv-170", [*MNIST, "training.epochs=1", *DTRIV]),
 }
 NEEDS = {"pmnist": "mnist", "speech": "speech/asterisk-en"}
 
