@@ -1,8 +1,14 @@
+import hashlib
+import json
+
 import pytest
 import torch
 
 from momentumrnn.errors import CheckpointError
 from momentumrnn.training.checkpoint import (
+    MANIFEST,
+    STATE,
+    WEIGHTS,
     Checkpoint,
     discard_unfinished,
     load_latest_checkpoint,
@@ -45,6 +51,16 @@ def test_a_damaged_last_one_is_noticed_and_the_one_before_used(tmp_path, file, d
         assert load_latest_checkpoint(tmp_path).state["step"] == 1
     # The next one is written beside the damaged one, not onto it.
     assert save_checkpoint(tmp_path, checkpoint(3)).name == "000003"
+
+
+def test_one_that_cannot_be_read_in_spite_of_its_checksum(tmp_path):
+    save_checkpoint(tmp_path, checkpoint(1))
+    last = save_checkpoint(tmp_path, checkpoint(2))
+    (last / "state.pt").write_bytes(b"no state at all")
+    sums = {name: hashlib.sha256((last / name).read_bytes()).hexdigest() for name in (WEIGHTS, STATE)}
+    (last / MANIFEST).write_text(json.dumps({"sha256": sums}))
+    with pytest.warns(UserWarning, match=r"000002 cannot be read.*going on from the checkpoint before"):
+        assert load_latest_checkpoint(tmp_path).state["step"] == 1
 
 
 def test_all_damaged_is_an_error_and_destroys_nothing(tmp_path):

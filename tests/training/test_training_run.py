@@ -15,6 +15,7 @@ import torch
 
 import momentumrnn.tasks.classification as classification
 import momentumrnn.training.loop as loop
+import momentumrnn.training.run as run
 from momentumrnn.data import find_dataset
 from momentumrnn.errors import CheckpointError, DataMissingError, DivergedError
 from momentumrnn.training import load_recipe, train
@@ -116,7 +117,7 @@ def test_it_learns(tmp_path):
 
 def test_a_finished_run_is_not_run_again(tiny, undisturbed, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
-    monkeypatch.setattr(loop, "_Loop", None)
+    monkeypatch.setattr(run, "Loop", None)
     result = train(tiny, undisturbed)
     assert result.finished
     assert result.already_finished
@@ -139,17 +140,17 @@ def test_interrupted_and_gone_on_with_is_the_same_run(tiny, undisturbed, tmp_pat
 
 def test_interrupted_while_evaluating(tiny, undisturbed, tmp_path, every_step, monkeypatch):
     folder = tmp_path / "interrupted"
-    original = loop._Loop._evaluate
+    original = loop.Loop._evaluate
 
     def evaluate(self, part):
         if self.epoch == 2:
             press_ctrl_c()
         return original(self, part)
 
-    monkeypatch.setattr(loop._Loop, "_evaluate", evaluate)
+    monkeypatch.setattr(loop.Loop, "_evaluate", evaluate)
     with pytest.raises(KeyboardInterrupt, match="stopped in epoch 2 after step 5"):
         train(tiny, folder)
-    monkeypatch.setattr(loop._Loop, "_evaluate", original)
+    monkeypatch.setattr(loop.Loop, "_evaluate", original)
     train(tiny, folder)
     assert_same_outcome(folder, undisturbed)
 
@@ -235,8 +236,39 @@ def test_the_bad_step_is_named_where_the_loss_is_read_late(tiny, tmp_path, monke
         train(tiny, tmp_path / "diverged")
 
 
+def test_a_loss_that_explodes(tiny, tmp_path, monkeypatch):
+    original, calls = classification.classification_loss, []
+
+    def loss(logits, labels):
+        calls.append(1)
+        # 5 steps and 2 evaluations an epoch: the fourth step of the second, after the first one's checkpoint.
+        return original(logits, labels) * (1e7 if len(calls) == 11 else 1.0)
+
+    monkeypatch.setattr(classification, "classification_loss", loss)
+    with pytest.raises(DivergedError, match="a million times what it was at first at step 4 of epoch 2"):
+        train(tiny, tmp_path / "diverged")
+    kept = load_latest_checkpoint(tmp_path / "diverged" / "checkpoints")
+    assert (kept.state["epoch"], kept.state["step"]) == (2, 0)
+    # What is gone on with knows what the loss was at first.
+    calls.clear()
+    calls.extend([1] * 8)
+    with pytest.raises(DivergedError, match="a million times what it was at first at step 3 of epoch 2"):
+        train(tiny, tmp_path / "diverged")
+
+
+def test_a_loss_that_is_high_and_falls_is_left_alone(tiny, tmp_path, monkeypatch):
+    original, calls = classification.classification_loss, []
+
+    def loss(logits, labels):
+        calls.append(1)
+        return original(logits, labels) * (1e5 if len(calls) == 3 else 1.0)
+
+    monkeypatch.setattr(classification, "classification_loss", loss)
+    assert train(tiny, tmp_path / "run").finished
+
+
 def test_weights_that_are_not_finite_are_not_saved(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop._Loop, "_finish_epoch", poison_then(loop._Loop._finish_epoch))
+    monkeypatch.setattr(loop.Loop, "_finish_epoch", poison_then(loop.Loop._finish_epoch))
     with pytest.raises(DivergedError, match="a weight is not finite"):
         train(tiny, tmp_path / "diverged")
     assert load_latest_checkpoint(tmp_path / "diverged" / "checkpoints") is None

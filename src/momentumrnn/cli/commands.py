@@ -18,6 +18,7 @@ Out = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
 DataFolder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
 Threads = Annotated[int | None, tyro.conf.arg(metavar="N")]
 Device = Literal["auto", "cpu", "cuda"]
+Count = Annotated[int, tyro.conf.arg(metavar="N")]
 
 
 def train(
@@ -27,6 +28,9 @@ def train(
     out: Out = None,
     data_folder: DataFolder = None,
     device: Device = "auto",
+    devices: Count = 1,
+    nodes: Count = 1,
+    strategy: Annotated[str, tyro.conf.arg(metavar="NAME")] = "auto",
     threads: Threads = None,
 ) -> None:
     """Carry out one recipe; the same command again goes on where it stopped.
@@ -37,12 +41,25 @@ def train(
         out: The run folder; runs/RECIPE where absent.
         data_folder: Where datasets are; MOMENTUMRNN_DATA, then the user's cache where absent.
         device: Where to run; auto takes a GPU where there is one.
-        threads: How many CPU threads to use.
+        devices: How many devices of a machine share every batch, each with a process of its own.
+        nodes: On how many machines; this command is then started on every one, by torchrun for instance.
+        strategy: How Lightning Fabric starts processes; auto, ddp, ddp_spawn or ddp_fork.
+        threads: How many CPU threads each process uses.
     """
     from momentumrnn.cli.train import train_one
 
     assignments = [assignment for group in overrides for assignment in group]
-    train_one(recipe, assignments, out=out, data=data_folder, device=device, threads=threads)
+    train_one(
+        recipe,
+        assignments,
+        out=out,
+        data=data_folder,
+        device=device,
+        devices=devices,
+        nodes=nodes,
+        strategy=strategy,
+        threads=threads,
+    )
 
 
 def compare_digits(

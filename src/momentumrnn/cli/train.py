@@ -1,15 +1,18 @@
 """``momentumrnn train``: one recipe."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
+from momentumrnn.cli.main import EXPECTED
 from momentumrnn.tasks import Baseline
 from momentumrnn.tasks.contract import ACCURACY
 from momentumrnn.training import RunResult, load_recipe, train
 from momentumrnn.training.history import best_test_epoch, best_validation_epoch
+from momentumrnn.training.processes import leads
 from momentumrnn.training.progress import Bars, Lines, Progress
 
 
@@ -34,6 +37,9 @@ def train_one(
     out: Path | None,
     data: Path | None,
     device: str,
+    devices: int,
+    nodes: int,
+    strategy: str,
     threads: int | None,
 ) -> None:
     """Carry out one recipe and say what came of it.
@@ -44,17 +50,45 @@ def train_one(
         out: The run folder.
         data: The data folder.
         device: Where to run.
-        threads: How many CPU threads to use.
+        devices: How many of them.
+        nodes: On how many machines.
+        strategy: How their processes are started.
+        threads: How many CPU threads each of them uses.
     """
     recipe = load_recipe(name).override(assignments)
     folder = out or Path("runs") / Path(name).stem
-    console = Console()
-    with shown(console) as progress:
-        result = train(recipe, folder, data=data, device=device, threads=threads, progress=progress)
+    # Bars cannot be handed on to a process that tells how it goes in the place of this one.
+    console = Console(force_terminal=False if strategy in ("ddp_spawn", "ddp_fork") else None)
+    with shown(console) as progress, _heard_once():
+        result = train(
+            recipe,
+            folder,
+            data=data,
+            device=device,
+            threads=threads,
+            progress=progress,
+            devices=devices,
+            nodes=nodes,
+            strategy=strategy,
+        )
+    if not leads():
+        return
     if result.already_finished:
         print(f"{folder} holds this run, finished; nothing was done")
     for line in outcome(result, recipe.task().baseline()):
         print(line)
+
+
+@contextmanager
+def _heard_once() -> Iterator[None]:
+    """Let the first of several processes alone say why a run ended."""
+    try:
+        yield
+    except (*EXPECTED, KeyboardInterrupt):
+        if leads():
+            raise
+        # All know of it; a code other than 0 would have Fabric kill the first one before it has said it.
+        sys.exit(0)
 
 
 def outcome(result: RunResult, baseline: Baseline | None = None) -> list[str]:

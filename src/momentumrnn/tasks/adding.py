@@ -23,6 +23,7 @@ class Adding(Task):
     """
 
     metric = LOSS
+    sequence_dim = 0
     features = FEATURES
 
     def __init__(self, length: int) -> None:

@@ -57,6 +57,7 @@ class Classification(Task):
     """
 
     metric = ACCURACY
+    sequence_dim = 0
 
     def __init__(self, dataset: ClassifiedDataset, validation: int | None = None) -> None:
         self.dataset, self.validation = dataset, validation

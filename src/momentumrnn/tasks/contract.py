@@ -83,7 +83,8 @@ class Batch(NamedTuple):
         inputs: What the model reads, (T, B, d), or the numbers of words, (T, B).
         targets: What it should say, in a shape of the task's own.
         weight: How many terms the loss is a mean over: sequences, or frames. Known without asking the device.
-        mask: Which targets count, 1 or 0; ``None`` where all do.
+        mask: Which targets count, 1 or 0, of as many dimensions as ``inputs``; ``None`` where all do.
+        lengths: How many terms each sequence has; ``None`` where all have the same number.
         continues: Whether these sequences go on where those of the batch before ended: then the model is
             given the state it reached there.
         lr_scale: What the learning rates are multiplied by in this step.
@@ -93,6 +94,7 @@ class Batch(NamedTuple):
     targets: Tensor
     weight: int
     mask: Tensor | None = None
+    lengths: tuple[int, ...] | None = None
     continues: bool = False
     lr_scale: float = 1.0
 
@@ -213,10 +215,13 @@ class Task(ABC):
 
     Attributes:
         metric: What epochs are judged by.
+        sequence_dim: The dimension of ``Batch.targets`` that counts sequences; ``None`` where a batch cannot
+            be divided among processes.
         features: d, the values per time step.
     """
 
     metric: ClassVar[Metric]
+    sequence_dim: ClassVar[int | None] = None
     features: int
 
     def build_layer(self, choice: LayerChoice, device: str | None = None) -> nn.Module:

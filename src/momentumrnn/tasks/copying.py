@@ -33,6 +33,7 @@ class Copying(Task):
     """
 
     metric = LOSS
+    sequence_dim = 0
     features = FEATURES
 
     def __init__(self, length: int) -> None:

@@ -35,6 +35,7 @@ class SpeechPrediction(Task):
     """
 
     metric = MSE
+    sequence_dim = 1
 
     def __init__(self, dataset: SpeechDataset, folder: str | None = None) -> None:
         self.dataset, self.folder = dataset, folder
@@ -93,4 +94,4 @@ class SpeechBatches:
 
 
 def _batch(padded: PaddedBatch) -> Batch:
-    return Batch(padded.inputs, padded.targets, padded.steps, padded.mask)
+    return Batch(padded.inputs, padded.targets, padded.steps, padded.mask, padded.lengths)

@@ -1,6 +1,7 @@
 """Checkpoints: folders of weights and state, whole or not there, and checked before they are believed."""
 
 import hashlib
+import io
 import json
 import shutil
 import uuid
@@ -62,7 +63,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     scratch.mkdir()
     try:
         (scratch / WEIGHTS).write_bytes(safetensors.torch.save(_plain(checkpoint.weights)))
-        torch.save(checkpoint.state, scratch / STATE)
+        # By way of memory: torch's own writing tells of a full disk as of a bug in itself.
+        buffer = io.BytesIO()
+        torch.save(checkpoint.state, buffer)
+        (scratch / STATE).write_bytes(buffer.getbuffer())
         sums = {name: _sha256(scratch / name) for name in (WEIGHTS, STATE)}
         (scratch / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=2) + "\n", encoding="utf-8")
         for name in (WEIGHTS, STATE, MANIFEST):
@@ -115,7 +119,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         folder: The folder of this checkpoint.
 
     Raises:
-        CheckpointError: A file is missing, or its checksum is wrong.
+        CheckpointError: A file is missing, its checksum is wrong, or it cannot be read in spite of that.
     """
     try:
         sums = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
@@ -124,10 +128,14 @@ def load_checkpoint(folder: Path) -> Checkpoint:
                 raise CheckpointError(f"{folder / name} is damaged: its checksum is not the manifest's")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} is damaged: {error}") from error
-    return Checkpoint(
-        weights=safetensors.torch.load_file(folder / WEIGHTS),
-        state=torch.load(folder / STATE, map_location="cpu", weights_only=True),
-    )
+    try:
+        return Checkpoint(
+            weights=safetensors.torch.load_file(folder / WEIGHTS),
+            state=torch.load(folder / STATE, map_location="cpu", weights_only=True),
+        )
+    # Whatever readers of two formats think of; torch's words advise to read it unsafely.
+    except Exception as error:
+        raise CheckpointError(f"{folder} cannot be read ({type(error).__name__})") from error
 
 
 def discard_unfinished(folder: Path) -> None:

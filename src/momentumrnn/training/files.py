@@ -2,7 +2,11 @@
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from momentumrnn.errors import CheckpointError
 
 
 def sync(path: Path) -> None:
@@ -19,6 +23,25 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def needing_disk(folder: Path) -> Iterator[None]:
+    """Say what it means for a run that something could not be written.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        CheckpointError: An ``OSError`` came up.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: a file could not be written ({error}); what was written before is whole. Mend that, "
+            "by making room for instance, and the same command goes on from the last checkpoint"
+        ) from error
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

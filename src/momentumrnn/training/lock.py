@@ -33,8 +33,12 @@ class FolderLock:
                 f"{self._path.parent} is in use by another process{f' ({holder})' if holder else ''}; "
                 "wait for it, end it, or choose another folder with --out"
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()}\n".encode("ascii"))
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()}\n".encode("ascii"))
+        except OSError:
+            os.close(descriptor)
+            raise
         self._descriptor = descriptor
         return self
 

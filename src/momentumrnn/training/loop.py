@@ -1,99 +1,67 @@
 """The training loop, from top to bottom: set up, or go on; an epoch; its evaluation; the record of it."""
 
-import dataclasses
 import math
 import time
 import warnings
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
 
-from momentumrnn.data import data_folder
 from momentumrnn.errors import CheckpointError, DivergedError
-from momentumrnn.tasks import Batches, Score, Task
+from momentumrnn.tasks import Batches, Task
 from momentumrnn.tasks.contract import Part
 from momentumrnn.training.averaging import Averaging
 from momentumrnn.training.carried_state import CarriedState
 from momentumrnn.training.checkpoint import Checkpoint, load_latest_checkpoint, save_checkpoint, save_weights
-from momentumrnn.training.devices import choose_device
-from momentumrnn.training.history import Epoch, RunResult, best_validation_epoch
-from momentumrnn.training.interrupt import Interrupt, catch_interrupts
+from momentumrnn.training.divergence import Divergence
+from momentumrnn.training.files import needing_disk
+from momentumrnn.training.history import Epoch, best_validation_epoch
+from momentumrnn.training.interrupt import Interrupt
 from momentumrnn.training.model import build_model
 from momentumrnn.training.optimizers import build_optimizers, scaled_lr
-from momentumrnn.training.progress import Progress, Silent
+from momentumrnn.training.own_state import collect_own_states, restore_own_state
+from momentumrnn.training.processes import Processes
+from momentumrnn.training.progress import Progress
 from momentumrnn.training.recipe import Recipe
 from momentumrnn.training.run_folder import RunFolder
-from momentumrnn.training.versions import current_versions
+from momentumrnn.training.totals import Totals
 
 # Reading a number from the device waits for it, so it is done by the clock and not at every step.
 SECONDS_BETWEEN_READS = 0.5
+T = TypeVar("T")
 
 
-def train(
-    recipe: Recipe,
-    folder: str | Path,
-    *,
-    data: str | Path | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> RunResult:
-    """Carry out a recipe in a folder; go on where the folder says it was left.
-
-    A run that was interrupted and gone on with gives, on a CPU and with the same number of threads, bit
-    for bit the result of one that was not.
+class Loop:
+    """One run in one process, from where its folder says it was left.
 
     Args:
         recipe: What to run.
-        folder: The run folder, made where it does not exist.
-        data: The data folder; see ``momentumrnn.data.data_folder``.
-        device: ``cpu``, ``cuda``, or ``auto`` for the GPU where there is one.
-        threads: How many CPU threads torch uses; its own choice where absent.
+        run: Its folder, opened.
+        task: The recipe's.
+        batches: Its data.
+        fabric: What the model is set up by.
+        processes: Who takes part.
+        interrupt: Whether somebody asked the run to stop.
         progress: Who is told how it goes.
-
-    Returns:
-        What was measured.
-
-    Raises:
-        CheckpointError: The folder is in use, belongs to another recipe, or is damaged.
-        DataMissingError: The dataset is not there.
-        DataError: The dataset is damaged.
-        DivergedError: The loss is no longer finite.
-        KeyboardInterrupt: Ctrl-C; a checkpoint was written before.
     """
-    run = RunFolder(Path(folder))
-    run.check_recipe(recipe)
-    present = run.result(recipe)
-    if present.finished:
-        return dataclasses.replace(present, already_finished=True)
-    device = choose_device(device)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    # Gradients that vanish over hundreds of steps end in denormal numbers, at many times the cost.
-    torch.set_flush_denormal(True)
-    task = recipe.task()
-    batches = task.load(data_folder(data), recipe.sampling(), device)
-    with run.opened(recipe, current_versions(device)), catch_interrupts() as interrupt:
-        run.keep_documents(task.documents(batches))
-        loop = _Loop(recipe, run, task, batches, device, interrupt, progress or Silent())
-        loop.run_all_epochs()
-    return run.result(recipe)
 
-
-class _Loop:
     def __init__(
         self,
         recipe: Recipe,
         run: RunFolder,
         task: Task,
         batches: Batches,
-        device: str,
+        fabric: Fabric,
+        processes: Processes,
         interrupt: Interrupt,
         progress: Progress,
     ) -> None:
         self.recipe, self.run, self.task, self.batches = recipe, run, task, batches
+        self.fabric, self.processes = fabric, processes
         self.interrupt, self.progress = interrupt, progress
         self.steps_per_epoch = batches.steps_per_epoch
 
@@ -101,7 +69,6 @@ class _Loop:
         # The raw ones are what is saved: their names and states do not depend on the wrapper.
         self.raw_model = build_model(recipe)
         self.raw_optimizers = build_optimizers(recipe.optimizer, self.raw_model)
-        self.fabric = Fabric(accelerator=device, devices=1)
         self.model, *self.optimizers = self.fabric.setup(self.raw_model, *self.raw_optimizers)
 
         self.carried = CarriedState()
@@ -109,14 +76,16 @@ class _Loop:
         self.history: list[Epoch] = []
         self.epoch, self.step = 1, 0
         self.seconds_before = 0.0
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        self.metric_sum = torch.zeros((), dtype=torch.float64, device=device)
-        self.weight = 0
-        self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+        self.totals = Totals(processes, fabric.device)
+        self.divergence = Divergence(processes, fabric.device)
+        if processes.rank:
+            # Other dropout masks than the first process's, whose sequences are others.
+            torch.manual_seed(recipe.training.seed + processes.rank * 2**32)
         self._restore()
         self.last_save = self.last_read = time.monotonic()
 
     def run_all_epochs(self) -> None:
+        """Train, measure and write down, up to the last epoch."""
         training = self.recipe.training
         self.progress.begin(
             self.run.path.name,
@@ -133,9 +102,7 @@ class _Loop:
                     self._train_epoch()
                     row = self._measure_epoch()
                     self._finish_epoch(row)
-                    for name, value in row.columns().items():
-                        if name not in ("epoch", "step") and value is not None:
-                            events.add_scalar(name.replace("_", "/", 1), value, row.epoch)
+                    self._write(partial(_tell, events, row))
                     self.progress.epoch(row)
         finally:
             self.progress.end()
@@ -146,8 +113,10 @@ class _Loop:
             self.recipe.training.checkpoint_seconds,
         )
         self.model.train()
-        for batch in self.batches.training(self.epoch, self.step):
-            score = self.task.score(self.carried.run(self.model, batch), batch)
+        for whole in self.batches.training(self.epoch, self.step):
+            share = self.processes.share(whole)
+            outputs = self.carried.run(self.model, share.batch)
+            score = share.counted(self.task.score(outputs, share.batch))
             for optimizer in self.optimizers:
                 optimizer.zero_grad()
             self.fabric.backward(score.objective)
@@ -156,35 +125,32 @@ class _Loop:
                 self.fabric.clip_gradients(
                     self.model, self.optimizers[0], max_norm=clip_norm, error_if_nonfinite=False
                 )
-            with scaled_lr(self.raw_optimizers, batch.lr_scale):
+            with scaled_lr(self.raw_optimizers, whole.lr_scale):
                 for optimizer in self.optimizers:
                     optimizer.step()
             self.averaging.count(self.raw_model)
             self.step += 1
-            self._count(score, batch.weight)
-            if time.monotonic() - self.last_read >= SECONDS_BETWEEN_READS:
+            self.divergence.see(score.loss.detach(), self.step, first=self.epoch == self.step == 1)
+            self.totals.add(score, whole.weight)
+            now = time.monotonic()
+            # By any clock, but all together: each of these waits for the other processes.
+            read, save = self.processes.agree(
+                now - self.last_read >= SECONDS_BETWEEN_READS, now - self.last_save >= checkpoint_seconds
+            )
+            if read:
                 self._report_step()
-            if time.monotonic() - self.last_save >= checkpoint_seconds:
+            if save:
                 self._save()
             self._stop_if_asked()
 
-    def _count(self, score: Score, weight: int) -> None:
-        loss = score.loss.detach()
-        first_bad = (self.bad_step < 0) & ~torch.isfinite(loss)
-        self.bad_step = torch.where(first_bad, self.step, self.bad_step)
-        self.loss_sum += loss.double() * weight
-        self.metric_sum += score.metric_sum
-        self.weight += weight
-
     def _report_step(self) -> None:
         self._check_finite()
-        loss, metric = self._train_means()
-        self.progress.step(self.epoch, self.step, loss, metric)
+        self.progress.step(self.epoch, self.step, *self._means(self.totals))
         self.last_read = time.monotonic()
 
-    def _train_means(self) -> tuple[float, float]:
-        mean = self.metric_sum.item() / self.weight
-        return self.loss_sum.item() / self.weight, self.task.metric.of_mean(mean)
+    def _means(self, totals: Totals) -> tuple[float, float]:
+        loss, metric = totals.means()
+        return loss, self.task.metric.of_mean(metric)
 
     def _measure_epoch(self) -> Epoch:
         self._check_finite()
@@ -192,7 +158,7 @@ class _Loop:
         test_loss, test_metric = self._evaluate("test")
         assert test_loss is not None
         assert test_metric is not None
-        train_loss, train_metric = self._train_means()
+        train_loss, train_metric = self._means(self.totals)
         return Epoch(
             epoch=self.epoch,
             step=(self.history[-1].step if self.history else 0) + self.step,
@@ -212,35 +178,40 @@ class _Loop:
         if batches is None:
             return None, None
         model, carried = self.averaging.evaluated(self.model).eval(), CarriedState()
-        loss_sum, metric_sum, weight = torch.zeros_like(self.loss_sum), torch.zeros_like(self.metric_sum), 0
-        for batch in batches:
-            score = self.task.score(carried.run(model, batch), batch)
-            loss_sum += score.loss.double() * batch.weight
-            metric_sum += score.metric_sum
-            weight += batch.weight
+        totals = Totals(self.processes, self.fabric.device)
+        for whole in batches:
+            share = self.processes.share(whole)
+            score = share.counted(self.task.score(carried.run(model, share.batch), share.batch))
+            totals.add(score, whole.weight)
             self._stop_if_asked()
-        loss = loss_sum.item() / weight
+        loss, metric = self._means(totals)
         if not math.isfinite(loss):
             self._diverged(f"the loss after epoch {self.epoch} is {loss}")
-        return loss, self.task.metric.of_mean(metric_sum.item() / weight)
+        return loss, metric
 
     def _finish_epoch(self, row: Epoch) -> None:
         self.history.append(row)
         if best_validation_epoch(self.history) is row:
-            best = self.averaging.evaluated(self.raw_model)
-            save_weights(self.run.best, best.state_dict(), epoch=str(row.epoch))
+            weights = self.averaging.evaluated(self.raw_model).state_dict()
+            self._write(lambda: save_weights(self.run.best, weights, epoch=str(row.epoch)))
         self.averaging.judge(self.history, self.raw_model)
         self.epoch, self.step, self.seconds_before = self.epoch + 1, 0, 0.0
         self.started = time.monotonic()
-        self.loss_sum.zero_()
-        self.metric_sum.zero_()
-        self.weight = 0
+        self.totals.clear()
         # The checkpoint first: metrics without the weights they belong to could not be gone on from.
         self._save()
-        self.run.write_history(self.history, self.task.metric)
+        self._write(lambda: self.run.write_history(self.history, self.task.metric))
+
+    def _write(self, write: Callable[[], T]) -> T | None:
+        def write_or_explain() -> T:
+            with needing_disk(self.run.path):
+                return write()
+
+        return self.processes.lead(write_or_explain)
 
     def _stop_if_asked(self) -> None:
-        if self.interrupt.requested:
+        (asked,) = self.processes.agree(self.interrupt.requested)
+        if asked:
             self._save()
             raise KeyboardInterrupt(
                 f"stopped in epoch {self.epoch} after step {self.step}; {self.run.path} holds a checkpoint, "
@@ -248,9 +219,9 @@ class _Loop:
             )
 
     def _check_finite(self) -> None:
-        step = int(self.bad_step)
-        if step >= 0:
-            self._diverged(f"the loss is not finite at step {step} of epoch {self.epoch}")
+        problem = self.divergence.problem()
+        if problem is not None:
+            self._diverged(f"{problem} of epoch {self.epoch}")
 
     def _diverged(self, what: str) -> None:
         optimizer = self.recipe.optimizer
@@ -263,54 +234,66 @@ class _Loop:
 
     def _save(self) -> None:
         self._check_finite()
-        if not all(bool(torch.isfinite(value).all()) for value in self.raw_model.parameters()):
+        finite = all(bool(torch.isfinite(value).all()) for value in self.raw_model.parameters())
+        if any(self.processes.agree(not finite)):
             self._diverged(f"a weight is not finite after step {self.step} of epoch {self.epoch}")
         state: dict[str, Any] = {
             "epoch": self.epoch,
             "step": self.step,
             "seconds": time.monotonic() - self.started,
-            "loss_sum": self.loss_sum.cpu(),
-            "metric_sum": self.metric_sum.cpu(),
-            "weight": self.weight,
+            **collect_own_states(self.processes, self.totals),
+            "weight": self.totals.weight,
+            "loss_limit": self.divergence.limit.cpu(),
             "history": [row.columns() for row in self.history],
             "carried": self.carried.state(),
             "average": self.averaging.state(),
             "optimizers": [optimizer.state_dict() for optimizer in self.raw_optimizers],
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if self.loss_sum.is_cuda else [],
         }
-        save_checkpoint(self.run.checkpoints, Checkpoint(self.raw_model.state_dict(), state))
+        checkpoint = Checkpoint(self.raw_model.state_dict(), state)
+        self._write(lambda: save_checkpoint(self.run.checkpoints, checkpoint))
         self.last_save = time.monotonic()
 
     def _restore(self) -> None:
-        checkpoint = load_latest_checkpoint(self.run.checkpoints)
-        if checkpoint is None:
+        found = self.processes.lead(lambda: load_latest_checkpoint(self.run.checkpoints))
+        stored = self.processes.broadcast(None if found is None else (found.weights, found.state))
+        if stored is None:
             return
-        state = checkpoint.state
+        weights, state = stored
         if "weight" not in state:
             raise CheckpointError(
                 f"{self.run.path}: its checkpoints are those of an earlier version of momentumrnn; finish "
                 "the run with that version, or choose another folder with --out"
             )
-        self.raw_model.load_state_dict(checkpoint.weights)
-        for optimizer, stored in zip(self.raw_optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(stored)
+        self.raw_model.load_state_dict(weights)
+        for optimizer, own in zip(self.raw_optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(own)
         self.epoch, self.step, self.seconds_before = state["epoch"], state["step"], state["seconds"]
-        # Checkpoints from before there were these two hold neither.
-        self.carried.restore(state.get("carried", []), self.loss_sum.device)
+        # Checkpoints from before there were these hold none of them.
+        self.carried.restore(state.get("carried", []), self.fabric.device)
         self.averaging.restore(state.get("average"), self.raw_model)
-        self.loss_sum.copy_(state["loss_sum"])
-        self.metric_sum.copy_(state["metric_sum"])
-        self.weight = state["weight"]
+        self.divergence.limit.copy_(state.get("loss_limit", self.divergence.limit))
         self.history = [Epoch.from_columns(row, self.task.metric) for row in state["history"]]
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] and self.loss_sum.is_cuda:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        restore_own_state(self.processes, self.totals, state)
         # A process killed between the two leaves metrics one epoch behind the checkpoint.
-        self.run.write_history(self.history, self.task.metric)
+        self._write(lambda: self.run.write_history(self.history, self.task.metric))
 
-    def _tensorboard(self) -> Any:
+    @contextmanager
+    def _tensorboard(self) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             from torch.utils.tensorboard import SummaryWriter
-        return SummaryWriter(str(self.run.tensorboard), purge_step=len(self.history) + 1)
+        events = self._write(
+            lambda: SummaryWriter(str(self.run.tensorboard), purge_step=len(self.history) + 1)
+        )
+        try:
+            yield events
+        finally:
+            if events is not None:
+                with needing_disk(self.run.path):
+                    events.close()
+
+
+def _tell(events: Any, row: Epoch) -> None:
+    for name, value in row.columns().items():
+        if name not in ("epoch", "step") and value is not None:
+            events.add_scalar(name.replace("_", "/", 1), value, row.epoch)

@@ -156,7 +156,6 @@ class Bars:
         self._metric = ACCURACY
 
     def __enter__(self) -> "Bars":
-        self._bars.start()
         return self
 
     def __exit__(
@@ -168,6 +167,8 @@ class Bars:
         self, run: str, epochs: int, steps: int, epoch: int, step: int, metric: Metric = ACCURACY
     ) -> None:
         """Show the run's bar."""
+        # Not before: of several processes on one terminal only the first is told anything.
+        self._bars.start()
         self._epochs, self._steps, self._epoch_told, self._metric = epochs, steps, "", metric
         self._bars.reset(self._run, description=run, total=epochs * steps, visible=True, told="")
         self._move(epoch, step, "")

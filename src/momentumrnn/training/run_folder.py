@@ -3,14 +3,14 @@
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from momentumrnn.errors import CheckpointError
 from momentumrnn.tasks import Metric
 from momentumrnn.training.checkpoint import discard_unfinished
-from momentumrnn.training.files import write_atomically
+from momentumrnn.training.files import needing_disk, write_atomically
 from momentumrnn.training.history import Epoch, RunResult, read_metrics, write_metrics
 from momentumrnn.training.lock import FolderLock
 from momentumrnn.training.recipe import Recipe
@@ -18,7 +18,7 @@ from momentumrnn.training.toml_io import parse_toml, read_text
 
 RECIPE, METRICS, VERSIONS, LOCK = "recipe.toml", "metrics.csv", "versions.json", "run.lock"
 # What may change the last bits of a result.
-NUMERICAL = ("momentumrnn", "commit", "torch", "platform", "device", "threads")
+NUMERICAL = ("momentumrnn", "commit", "torch", "platform", "device", "threads", "processes")
 
 
 class RunFolder:
@@ -118,18 +118,20 @@ class RunFolder:
             versions: What it runs with.
 
         Raises:
-            CheckpointError: Another process holds it, or it belongs to another run.
+            CheckpointError: Another process holds it, it belongs to another run, or it cannot be written to.
         """
         self.check_recipe(recipe)
-        self.path.mkdir(parents=True, exist_ok=True)
-        with FolderLock(self.path / LOCK):
-            # Once more: another process may have begun a run here in between.
-            self.check_recipe(recipe)
-            if self.recipe() is None:
-                write_atomically(self.path / RECIPE, recipe.to_toml())
-            self.checkpoints.mkdir(exist_ok=True)
-            discard_unfinished(self.checkpoints)
-            self._record(versions)
+        with ExitStack() as stack:
+            with needing_disk(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FolderLock(self.path / LOCK))
+                # Once more: another process may have begun a run here in between.
+                self.check_recipe(recipe)
+                if self.recipe() is None:
+                    write_atomically(self.path / RECIPE, recipe.to_toml())
+                self.checkpoints.mkdir(exist_ok=True)
+                discard_unfinished(self.checkpoints)
+                self._record(versions)
             yield
 
     def _record(self, versions: dict[str, Any]) -> None:
@@ -139,11 +141,11 @@ class RunFolder:
         except (ValueError, KeyError, TypeError):
             starts = []
         if starts:
-            changed = [key for key in NUMERICAL if starts[-1].get(key) != versions.get(key)]
+            # Runs begun before this was written down had one.
+            last = {"processes": 1, **starts[-1]}
+            changed = [key for key in NUMERICAL if last.get(key) != versions.get(key)]
             if changed:
-                told = ", ".join(
-                    f"{key} was {starts[-1].get(key)}, is {versions.get(key)}" for key in changed
-                )
+                told = ", ".join(f"{key} was {last.get(key)}, is {versions.get(key)}" for key in changed)
                 warnings.warn(
                     f"{self.path}: going on under other conditions ({told}): the result may differ in its "
                     "last digits from a run without interruption",

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 
 
-def current_versions(device: str) -> dict[str, str | int | None]:
+def current_versions(device: str, processes: int = 1) -> dict[str, str | int | None]:
     """The versions and settings that numbers may depend on.
 
     Args:
         device: Where the model runs.
+        processes: How many work on it together.
     """
     return {
         "momentumrnn": _installed_version("momentumrnn"),
@@ -24,6 +25,7 @@ def current_versions(device: str) -> dict[str, str | int | None]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "threads": torch.get_num_threads(),
+        "processes": processes,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 

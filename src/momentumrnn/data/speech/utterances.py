@@ -22,13 +22,18 @@ class PaddedBatch:
         inputs: (T, B, d), zero after the end of an utterance.
         targets: (T, B, d), the frame after each input, zero likewise.
         mask: (T, B, 1), 1 where there is a target and 0 elsewhere; float32.
-        steps: How many targets there are.
+        lengths: How many targets each utterance has.
     """
 
     inputs: Tensor
     targets: Tensor
     mask: Tensor
-    steps: int
+    lengths: tuple[int, ...]
+
+    @property
+    def steps(self) -> int:
+        """How many targets there are."""
+        return sum(self.lengths)
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class Utterances:
             targets[:count, column] = self.frames[start + 1 : start + count + 1]
         mask = torch.arange(longest).unsqueeze(1) < torch.from_numpy(steps)
         return PaddedBatch(
-            inputs, targets, mask.unsqueeze(-1).to(device, self.frames.dtype), int(steps.sum())
+            inputs, targets, mask.unsqueeze(-1).to(device, self.frames.dtype), tuple(steps.tolist())
         )
 
     def shuffled_batches(self, size: int, seed: tuple[int, ...]) -> list[NDArray[np.int64]]:

@@ -1,0 +1,104 @@
+"""From ``--devices``, ``--nodes`` and ``--strategy`` to processes that Lightning Fabric starts."""
+
+import difflib
+import os
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+from momentumrnn.errors import BackendError
+from momentumrnn.tasks import Task
+
+# Those of Fabric that keep all weights in every process, which is what checkpoints are made from.
+STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork")
+# What tells the processes of a run that was started by hand on several machines about each other.
+BY_HAND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+
+
+def check_launch(task: Task, device: str, devices: int, nodes: int, strategy: str) -> None:
+    """Refuse what cannot be started, before anything is.
+
+    Args:
+        task: What the run is about.
+        device: ``cpu`` or ``cuda``.
+        devices: Processes on each machine.
+        nodes: Machines.
+        strategy: A name of Fabric's.
+
+    Raises:
+        BackendError: These processes cannot be had here, or have nothing to divide.
+    """
+    for name, value in (("devices", devices), ("nodes", nodes)):
+        if value < 1:
+            raise BackendError(f"--{name}: expected 1 or more, got {value}")
+    if strategy not in STRATEGIES:
+        near = difflib.get_close_matches(strategy, STRATEGIES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(STRATEGIES)}"
+        raise BackendError(f"--strategy: there is no {strategy!r} here: {hint}")
+    if strategy in ("ddp_spawn", "ddp_fork") and (nodes > 1 or _started_elsewhere()):
+        raise BackendError(f"--strategy {strategy}: starts processes on one machine by itself; use ddp")
+    if device == "cuda" and devices > torch.cuda.device_count():
+        raise BackendError(
+            f"--devices {devices}: torch finds {torch.cuda.device_count()} CUDA devices here; ask for no "
+            "more than there are, or for --device cpu"
+        )
+    _check_environment(devices, nodes)
+    if devices * nodes > 1 and task.sequence_dim is None:
+        raise BackendError(
+            f"--devices {devices} --nodes {nodes}: a batch of {type(task).__name__} cannot be divided among "
+            "processes; use one device"
+        )
+
+
+def _check_environment(devices: int, nodes: int) -> None:
+    by_torchrun = TorchElasticEnvironment.detect()
+    # Without srun a job of many tasks is none of ours, as long as one process is all that is asked for.
+    by_slurm = devices * nodes > 1 and not by_torchrun and SLURMEnvironment.detect()
+    if nodes > 1 and not (by_torchrun or by_slurm or os.environ.keys() >= set(BY_HAND)):
+        raise BackendError(
+            f"--nodes {nodes}: no process can be started on another machine from here; start this command on "
+            f"every one of them, with torchrun or srun, or with {', '.join(BY_HAND)} in its environment"
+        )
+    try:
+        if by_torchrun:
+            TorchElasticEnvironment().validate_settings(devices, nodes)
+        elif by_slurm:
+            SLURMEnvironment().validate_settings(devices, nodes)
+    except (ValueError, RuntimeError) as error:
+        starter = "torchrun" if by_torchrun else "srun"
+        raise BackendError(
+            f"--devices {devices} --nodes {nodes}: {starter} started other processes than these; {error}"
+        ) from error
+
+
+def start_fabric(device: str, devices: int, nodes: int, strategy: str) -> Fabric:
+    """Fabric, ready to launch.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        devices: Processes on each machine.
+        nodes: Machines.
+        strategy: One of ``STRATEGIES``.
+
+    Raises:
+        BackendError: Fabric refuses them.
+    """
+    try:
+        return Fabric(accelerator=device, devices=devices, num_nodes=nodes, strategy=strategy)
+    except (ValueError, RuntimeError) as error:
+        raise BackendError(f"--devices {devices} --nodes {nodes} --strategy {strategy}: {error}") from error
+
+
+def begins_alone(nodes: int) -> bool:
+    """Whether no other process of this run exists yet, so that nobody waits for this one.
+
+    Args:
+        nodes: Machines.
+    """
+    return nodes == 1 and not _started_elsewhere()
+
+
+def _started_elsewhere() -> bool:
+    return not os.environ.keys().isdisjoint(("LOCAL_RANK", "SLURM_LOCALID"))

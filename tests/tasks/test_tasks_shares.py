@@ -1,0 +1,71 @@
+"""What the shares of a batch give, averaged over the processes, is what the whole batch gives."""
+
+import pytest
+import torch
+
+from momentumrnn.data.speech.utterances import Utterances
+from momentumrnn.tasks import Batch, Sampling, build_task
+from momentumrnn.tasks.shares import share_of
+from momentumrnn.tasks.speech import SpeechBatches
+
+
+def drawn(size):
+    def batches(task):
+        return task.load(None, Sampling(0, size, 8, 1), "cpu")
+
+    return batches
+
+
+def spoken(task):
+    frames = torch.randn(60, task.features, generator=torch.Generator().manual_seed(1))
+    some = Utterances.of(frames, [0, 4, 17, 20, 41], [4, 17, 20, 41, 60])
+    part = type("Splits", (), {"train": some})()
+    return SpeechBatches(part, Sampling(0, 5, 5))
+
+
+CASES = {
+    "digits": ({}, drawn(7)),
+    "adding": ({"length": 6}, drawn(7)),
+    "copying": ({"length": 3}, drawn(7)),
+    "speech": ({"folder": "mine"}, spoken),
+}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+@pytest.mark.parametrize("name", CASES)
+def test_shares_average_to_the_whole(name, count):
+    options, batches_of = CASES[name]
+    task = build_task(name, **options)
+    whole = next(iter(batches_of(task).training(1, 0)))
+    layer = torch.nn.LSTM(task.features, 4)
+    model = task.build_model(layer, 4)
+
+    def scored(batch, counted=lambda score: score):
+        model.zero_grad()
+        score = counted(task.score(model(batch.inputs), batch))
+        score.loss.backward()
+        return score.loss.detach().double(), score.metric_sum, [p.grad.clone() for p in model.parameters()]
+
+    loss, metric, gradients = scored(whole)
+    shares = [share_of(whole, task.sequence_dim, rank, count) for rank in range(count)]
+    assert all(share.batch.inputs.shape[1] >= 1 for share in shares)
+    counting = [share for share in shares if share.loss_factor]
+    assert sum(share.batch.weight for share in counting) == whole.weight
+    assert sum(share.batch.inputs.shape[1] for share in counting) == whole.inputs.shape[1]
+    each = [scored(share.batch, share.counted) for share in shares]
+    assert sum(part[0] for part in each) / count == pytest.approx(loss.item(), rel=1e-5)
+    assert sum(part[1] for part in each).item() / count == pytest.approx(metric.item(), rel=1e-5)
+    for index, gradient in enumerate(gradients):
+        average = sum(part[2][index] for part in each) / count
+        torch.testing.assert_close(average, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_all_of_a_sequence_goes_to_one_process():
+    mask = torch.ones(3, 5, 1)
+    whole = Batch(torch.arange(15.0).view(3, 5, 1), torch.arange(15).view(3, 5), 12, mask, (3, 3, 2, 2, 2))
+    first, second = (share_of(whole, 1, rank, 2).batch for rank in range(2))
+    assert torch.equal(torch.cat([first.inputs, second.inputs], 1), whole.inputs)
+    assert torch.equal(torch.cat([first.targets, second.targets], 1), whole.targets)
+    assert (first.lengths, second.lengths) == ((3, 3), (2, 2, 2))
+    assert (first.weight, second.weight) == (6, 6)
+    assert first.mask.shape == (3, 2, 1)
