@@ -21,7 +21,9 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from momentumrnn.errors import BackendError
-from momentumrnn.kernels import cpu, fused, reference
+from momentumrnn.kernels import adaptive, cpu, fused, reference
+from momentumrnn.kernels.cuda import adaptive as adaptive_on_cuda
+from momentumrnn.kernels.cuda import backend as triton
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.problem import Cell, Problem
 from momentumrnn.kernels.tracing import constant
@@ -36,10 +38,11 @@ __all__ = [
     "observed",
     "reasons",
     "rnn",
+    "rule_kernel",
     "runs_rules",
 ]
 
-BACKENDS: tuple[Any, ...] = (cpu, fused, reference)
+BACKENDS: tuple[Any, ...] = (cpu, triton, fused, reference)
 
 # Called in place of a recurrence: observer(run, "lstm", args) returns what run(*args) would.
 Observer = Callable[[Callable[..., Any], str, tuple[Any, ...]], Any]
@@ -71,8 +74,8 @@ def backend(name: str) -> Iterator[None]:
 
     Args:
         name: ``"reference"``, a plain loop for any dtype and device, differentiable any number of
-            times; ``"cpu"``, the C++ kernels; ``"torch"``, torch's fused recurrences; or ``"auto"``, the
-            fastest that can run, which is what happens outside any block.
+            times; ``"cpu"``, the C++ kernels; ``"triton"``, the Triton kernels; ``"torch"``, torch's fused
+            recurrences; or ``"auto"``, the fastest that can run, which is what happens outside any block.
 
     The choice holds for the current thread (or asynchronous task) and is undone at the block's end.
 
@@ -153,6 +156,18 @@ def runs_rules(weight: Tensor) -> bool:
     if _asked_for(_entered.names) not in ("auto", cpu.name):
         return False
     return cpu.refuses(Problem.of("rnn_tanh", False, weight)) is None
+
+
+def rule_kernel(weight: Tensor) -> tuple[str, Callable[..., Any]] | None:
+    """Return who runs Adam and RMSProp over a drive made by ``weight``, and how; ``None`` for the rule."""
+    if runs_rules(weight):
+        return cpu.name, adaptive.adaptive_rule
+    wanted = _asked_for(_entered.names)
+    if wanted not in ("auto", triton.name):
+        return None
+    if not triton.runs_rules(Problem.of("rnn_tanh", False, weight), wanted == triton.name):
+        return None
+    return triton.name, adaptive_on_cuda.adaptive_rule
 
 
 def _run(problem: Problem, recurrence: str, *args: Any) -> Any:
