@@ -1,7 +1,7 @@
 // The kernels as Python functions.
 //
 // A problem is a dictionary from the names of problem.h to sizes and addresses; an array that it leaves out is
-// null. No tensor is known here and no size is checked: momentumrnn.kernels.operators is the only caller.
+// null. No tensor is known here and no size is checked: momentumrnn.kernels is the only caller.
 // Every function that computes gives up the interpreter lock.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
