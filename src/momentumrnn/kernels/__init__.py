@@ -1,7 +1,7 @@
 """The recurrences, given what enters the gates: one signature each, the same in every backend."""
 
-from momentumrnn.kernels.adaptive import adaptive_rule
 from momentumrnn.kernels.dispatch import (
+    adaptive_rule,
     backend,
     choose,
     gru,
@@ -9,7 +9,7 @@ from momentumrnn.kernels.dispatch import (
     observed,
     reasons,
     rnn,
-    rule_kernel,
+    rule_backend,
     runs_rules,
 )
 from momentumrnn.kernels.gate_input import GateInput
@@ -28,7 +28,7 @@ __all__ = [
     "observed",
     "reasons",
     "rnn",
-    "rule_kernel",
+    "rule_backend",
     "runs_rules",
     "transforms",
 ]

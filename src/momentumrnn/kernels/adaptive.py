@@ -26,7 +26,7 @@ from momentumrnn.rules import Adam, RMSProp, RuleState
 from momentumrnn.rules.base import last_step
 from momentumrnn.rules.scan import linear_scan
 
-__all__ = ["adaptive_rule"]
+__all__ = ["adaptive_rule", "coefficients_of", "scanned"]
 
 
 def adaptive_rule(
@@ -50,16 +50,8 @@ def adaptive_rule(
     Returns:
         d, (T, B, C) or (N, C), and the state after each sequence's own last step.
     """
-    channels, dtype = weight.shape[0], weight.dtype
-
-    def row(value: float | Tensor) -> Tensor:
-        if isinstance(value, Tensor):
-            return value.to(dtype).expand(channels)
-        return torch.full((channels,), value, dtype=dtype, device=weight.device)
-
-    momentum = rule.momentum if isinstance(rule, Adam) else 0.0
-    # 1 - β apart from β: float32 would lose what is left of it.
-    coefficients = torch.stack([row(momentum), row(rule.step_size), row(rule.beta), row(1.0 - rule.beta)])
+    dtype = weight.dtype
+    coefficients = coefficients_of(rule, weight.shape[0], dtype, weight.device)
     v_0 = m_0 = None
     if state is not None:
         m_0 = state.second_moment.to(dtype)
@@ -72,6 +64,19 @@ def adaptive_rule(
         run = _AdaptiveRule.apply if train else adaptive_operator.forward
     d, v_n, m_n, _ = run(*inputs, train)
     return d, rule.state_type(v_n, m_n) if isinstance(rule, Adam) else rule.state_type(m_n)
+
+
+def coefficients_of(rule: Adam | RMSProp, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return μ, s, β and 1 - β of every channel, (4, C)."""
+
+    def row(value: float | Tensor) -> Tensor:
+        if isinstance(value, Tensor):
+            return value.to(dtype).expand(channels)
+        return torch.full((channels,), value, dtype=dtype, device=device)
+
+    momentum = rule.momentum if isinstance(rule, Adam) else 0.0
+    # 1 - β apart from β: float32 would lose what is left of it.
+    return torch.stack([row(momentum), row(rule.step_size), row(rule.beta), row(1.0 - rule.beta)])
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -110,19 +115,33 @@ def _gradients_in_torch(
     def run(
         x: Any, weight: Any, bias: Any, coefficients: Any, v_0: Any, m_0: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        momentum, step_size, beta, rest = (row.reshape(1, 1, -1) for row in coefficients.unbind())
-        drive, packed = F.linear(x, weight, bias), None
-        if batch_sizes is not None:
-            packed = PackedRows(batch_sizes, x.device)
-            drive = packed.pad(drive)
-        velocity = linear_scan(momentum, drive, v_0, step_size)
-        second_moment = linear_scan(beta, drive * drive, m_0, rest)
-        d = velocity / torch.sqrt(second_moment + eps**2)
-        lengths = None if packed is None else packed.lengths
-        last = last_step(velocity, lengths), last_step(second_moment, lengths)
-        return (d if packed is None else packed.pack(d)), *last
+        return scanned(F.linear(x, weight, bias), coefficients, eps, v_0, m_0, batch_sizes)
 
     return gradients_again(run, inputs.differentiable, incoming, wanted)
+
+
+def scanned(
+    drive: Tensor,
+    coefficients: Tensor,
+    eps: float,
+    v_0: Tensor | None,
+    m_0: Tensor | None,
+    batch_sizes: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the rule by torch's operators, which can be differentiated any number of times.
+
+    Returns:
+        d, and the last v and m.
+    """
+    momentum, step_size, beta, rest = (row.reshape(1, 1, -1) for row in coefficients.unbind())
+    packed = None if batch_sizes is None else PackedRows(batch_sizes, drive.device)
+    a = drive if packed is None else packed.pad(drive)
+    velocity = linear_scan(momentum, a, v_0, step_size)
+    second_moment = linear_scan(beta, a * a, m_0, rest)
+    d = velocity / torch.sqrt(second_moment + eps**2)
+    lengths = None if packed is None else packed.lengths
+    last = last_step(velocity, lengths), last_step(second_moment, lengths)
+    return (d if packed is None else packed.pack(d)), *last
 
 
 class _AdaptiveRule(torch.autograd.Function):

@@ -25,12 +25,15 @@ from momentumrnn.kernels import adaptive, cpu, fused, reference
 from momentumrnn.kernels.cuda import adaptive as adaptive_on_cuda
 from momentumrnn.kernels.cuda import backend as triton
 from momentumrnn.kernels.gate_input import GateInput
+from momentumrnn.kernels.packed import PackedRows
 from momentumrnn.kernels.problem import Cell, Problem
 from momentumrnn.kernels.tracing import constant
+from momentumrnn.rules import Adam, RMSProp, RuleState
 
 __all__ = [
     "BACKENDS",
     "Observer",
+    "adaptive_rule",
     "backend",
     "choose",
     "gru",
@@ -38,7 +41,7 @@ __all__ = [
     "observed",
     "reasons",
     "rnn",
-    "rule_kernel",
+    "rule_backend",
     "runs_rules",
 ]
 
@@ -158,16 +161,28 @@ def runs_rules(weight: Tensor) -> bool:
     return cpu.refuses(Problem.of("rnn_tanh", False, weight)) is None
 
 
-def rule_kernel(weight: Tensor) -> tuple[str, Callable[..., Any]] | None:
-    """Return who runs Adam and RMSProp over a drive made by ``weight``, and how; ``None`` for the rule."""
+def rule_backend(weight: Tensor) -> str | None:
+    """Return who runs Adam and RMSProp over a drive made by ``weight``; ``None`` where the rule does itself."""
     if runs_rules(weight):
-        return cpu.name, adaptive.adaptive_rule
+        return cpu.name
     wanted = _asked_for(_entered.names)
     if wanted not in ("auto", triton.name):
         return None
-    if not triton.runs_rules(Problem.of("rnn_tanh", False, weight), wanted == triton.name):
-        return None
-    return triton.name, adaptive_on_cuda.adaptive_rule
+    problem = Problem.of("rnn_tanh", False, weight)
+    return triton.name if triton.runs_rules(problem, asked_for=wanted == triton.name) else None
+
+
+def adaptive_rule(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    rule: Adam | RMSProp,
+    state: RuleState,
+    packed: PackedRows | None,
+) -> tuple[Tensor, RuleState]:
+    """Apply the rule where ``rule_backend`` says; see ``momentumrnn.kernels.adaptive.adaptive_rule``."""
+    run = adaptive_on_cuda.adaptive_rule if rule_backend(weight) == triton.name else adaptive.adaptive_rule
+    return run(x, weight, bias, rule, state, packed)
 
 
 def _run(problem: Problem, recurrence: str, *args: Any) -> Any:

@@ -23,7 +23,7 @@ from momentumrnn.kernels.operators import LIBRARY
 from momentumrnn.kernels.packed import PackedRows
 from momentumrnn.kernels.recurrence_operator import RecurrenceInputs
 
-__all__ = ["recurrence"]
+__all__ = ["gradients_by_reference", "recurrence"]
 
 
 def recurrence(inputs: RecurrenceInputs) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,7 +59,7 @@ def _backward(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, gra
     if in_graph(grad_output):
         through = torch.ops.momentumrnn.recurrence_backward
     elif holds_many(*incoming):
-        return None, *_gradients_by_reference(inputs, incoming, wanted), None, None
+        return None, *gradients_by_reference(inputs, incoming, wanted), None, None
     elif may_be_asked_again():
         through = _RecurrenceBackward.apply
     grads = through(*inputs, output, gates, cells, *incoming, wanted)
@@ -71,7 +71,7 @@ def _backward(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, gra
     )
 
 
-def _gradients_by_reference(
+def gradients_by_reference(
     inputs: RecurrenceInputs, incoming: Sequence[Tensor | None], wanted: Sequence[bool]
 ) -> list[Tensor | None]:
     """Compute the gradients by way of the reference loop, which can be differentiated again."""
@@ -122,7 +122,7 @@ class _RecurrenceBackward(torch.autograd.Function):
 
         def first(*given: Any) -> list[Tensor | None]:
             inputs = RecurrenceInputs._make((ctx.cell, *given[:8], batch_sizes))
-            return _gradients_by_reference(inputs, given[8:], ctx.wanted)
+            return gradients_by_reference(inputs, given[8:], ctx.wanted)
 
         needs = ctx.needs_input_grad
         given = (*tensors, grad_output, grad_h_n, grad_c_n)

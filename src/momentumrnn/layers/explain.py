@@ -67,7 +67,7 @@ def _what(rule: Rule | None, width: int, layer: RecurrentLayer, weight: Tensor) 
     if rule.commutes:
         features, channels = ("[x, 1]", width + 1) if layer.bias else ("x", width)
         return f"over {features} filtered by the rule ({channels} channels)"
-    known = kernels.rule_kernel(weight) if isinstance(rule, Adam | RMSProp) else None
-    by = f" by {known[0]}" if known is not None else ""
+    runner = kernels.rule_backend(weight) if isinstance(rule, Adam | RMSProp) else None
+    by = "" if runner is None else f" by {runner}"
     space = "hidden" if rule.velocity == "hidden" else "gate"
     return f"over the rule's result{by} in {space} space ({layer.channels(rule)} channels)"
