@@ -162,7 +162,7 @@ def runs_rules(weight: Tensor) -> bool:
 
 
 def rule_backend(weight: Tensor) -> str | None:
-    """Return who runs Adam and RMSProp over a drive made by ``weight``; ``None`` where the rule does itself."""
+    """Return who runs Adam and RMSProp on a drive made by ``weight``, ``None`` if the rule does itself."""
     if runs_rules(weight):
         return cpu.name
     wanted = _asked_for(_entered.names)
