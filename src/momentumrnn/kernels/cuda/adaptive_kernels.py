@@ -131,10 +131,11 @@ def backward(
             through_m = -0.5 * through_v * (v * scale) * scale
             slope_v += through_v
             slope_m += through_m
-            of_momentum += tl.where(live, slope_v * v_before, 0.0)
-            of_step_size += tl.where(live, slope_v * a, 0.0)
-            of_beta += tl.where(live, slope_m * m_before, 0.0)
-            of_rest += tl.where(live, slope_m * a * a, 0.0)
+            # Zero where a sequence is over, as is all that was loaded.
+            of_momentum += slope_v * v_before
+            of_step_size += slope_v * a
+            of_beta += slope_m * m_before
+            of_rest += slope_m * a * a
             grad = slope_v * step_size + 2.0 * slope_m * rest * a
             tl.store(grad_drive + here, grad.to(grad_drive.dtype.element_ty), mask=live)
             slope_v = tl.where(live, slope_v * momentum, slope_v)
