@@ -58,7 +58,7 @@ def rule(name, low):
 def test_every_kernel_compiles_for_a_gpu(tmp_path):
     kernels = [
         *(recurrence(name, "lstm", 4, "bf16") for name in ("forward", "backward")),
-        recurrence("backward", "gru", 3, "fp32"),
+        recurrence("backward", "gru", 3, "bf16"),
         recurrence("forward", "rnn_modrelu", 1, "fp32"),
         *(rule(name, "fp32") for name in ("forward", "backward")),
     ]

@@ -78,7 +78,7 @@ def test_what_cudnn_does_not_know_goes_by_the_size_of_u(cell, factored, hidden, 
     [
         (on_cuda("rnn_modrelu", True, 16, one_step=True), "reference", "many steps"),
         (on_cuda("lstm", False, 16, one_step=True), "reference", "many steps"),
-        (on_cuda("rnn_modrelu", True, 16, transformed=True), "reference", "vmap"),
+        (on_cuda("rnn_modrelu", True, 16, forward_mode=True), "reference", "forward-mode"),
         (on_cuda("lstm", False, 16, projected=True), "torch", "projection"),
         (on_cuda("rnn_modrelu", True, 16, torch.complex64), "reference", "complex64"),
     ],
@@ -203,6 +203,26 @@ def test_the_choice_for_cuda_is_what_runs(as_if_on_cuda, monkeypatch):
         x = torch.randn(2, 1, 3, dtype=torch.float64, requires_grad=True)
         assert_as_the_reference(layer, x, "auto")
         assert calls == expected
+
+
+@interpreted
+@pytest.mark.parametrize("rule", ["heavy_ball", "adam"])
+def test_torch_func_runs_on_the_same_kernels(rule):
+    layer = make_layer("lstm", rule, hidden_size=2)
+    x = torch.randn(2, 2, 1, 3, dtype=torch.float64)
+
+    def total(x):
+        return layer(x)[0].square().sum()
+
+    found = []
+    for name in ("triton", "reference"):
+        with backend(name):
+            found.append([torch.func.grad(total)(x[0]), torch.func.vmap(torch.func.grad(total))(x)])
+            one = x[0].clone().requires_grad_()
+            first, *_ = layer(one)
+            many = torch.eye(2, dtype=torch.float64).reshape(2, 1, 1, 2).expand(2, 2, 1, 2)
+            found[-1] += grad(first, one, many, is_grads_batched=True)
+    assert_close(*found)
 
 
 @interpreted

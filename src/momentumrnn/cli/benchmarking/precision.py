@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -38,7 +38,7 @@ def computing_in(precision: Precision, device: str) -> Iterator[None]:
         precision: Which.
         device: Where.
     """
-    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [switch.allow_tf32 for switch in switches]
     lower = torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext()
     try:

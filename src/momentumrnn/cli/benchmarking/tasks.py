@@ -75,7 +75,7 @@ def _timings(
             repeats = min(options.repeats, LOOP_REPEATS) if loop else options.repeats
             turns = len(sides) * (repeats + 1)
             yield Task(
-                f"{quantity} {shape} {precision} {', '.join(side.name for side in sides)}",
+                f"{quantity} {_at(shape, precision)} {', '.join(side.name for side in sides)}",
                 turns,
                 turns * max(SHORTEST_TURN, _rough_seconds(quantity, shape, loop)),
                 partial(
@@ -94,7 +94,7 @@ def _timings(
 def _memories(options: Options, shape: Shape, precision: Precision) -> Iterator[Task]:
     for sides in _sides(options, shape, list(options.contestants)):
         yield Task(
-            f"memory {shape} {precision} {', '.join(side.name for side in sides)}",
+            f"memory {_at(shape, precision)} {', '.join(side.name for side in sides)}",
             len(sides),
             sum(SECONDS_TO_START + STEPS * _rough_seconds("train", shape, side.loop) for side in sides),
             partial(
@@ -112,7 +112,7 @@ def _memories(options: Options, shape: Shape, precision: Precision) -> Iterator[
 def _errors(options: Options, shape: Shape, precision: Precision) -> Iterator[Task]:
     for sides in _sides(options, shape, list(options.contestants)):
         yield Task(
-            f"error {shape} {precision} {', '.join(side.name for side in sides)}",
+            f"error {_at(shape, precision)} {', '.join(side.name for side in sides)}",
             len(sides),
             len(sides) * _rough_seconds("inference", shape, loop=True),
             partial(measure_errors, shape, sides, device=options.device, precision=precision),
@@ -125,6 +125,10 @@ def _sides(options: Options, shape: Shape, among: list[Contestant]) -> Iterator[
         others = [c for c in among if c.baseline == name and options.takes_part(c, shape)]
         if others:
             yield [baseline, *others]
+
+
+def _at(shape: Shape, precision: Precision) -> str:
+    return str(shape) if precision == "float32" else f"{shape} {precision}"
 
 
 def _rough_seconds(quantity: str, shape: Shape, loop: bool) -> float:

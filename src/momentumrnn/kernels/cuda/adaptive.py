@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,9 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from momentumrnn.kernels.adaptive import coefficients_of, scanned
+from momentumrnn.kernels.cuda import adaptive_operator
 from momentumrnn.kernels.cuda.adaptive_operator import BACKWARD, FORWARD
 from momentumrnn.kernels.cuda.launch import total_dtype
-from momentumrnn.kernels.derivatives import gradients_again, wants_gradient
+from momentumrnn.kernels.derivatives import (
+    gradients_again,
+    holds_many,
+    in_graph,
+    may_be_asked_again,
+    one_by_one,
+    wants_gradient,
+)
 from momentumrnn.kernels.operators import LIBRARY
 from momentumrnn.kernels.packed import PackedRows
 from momentumrnn.rules import Adam, RMSProp, RuleState
@@ -43,9 +52,10 @@ def adaptive_rule(
         sizes = None if packed is None else packed.batch_sizes
         batch = x.shape[1] if packed is None else packed.lengths.shape[0]
         train = wants_gradient((drive, coefficients, v_0, m_0))
-        d, v_n, m_n, _ = torch.ops.momentumrnn.triton_adaptive_rule(
-            drive, coefficients, rule.eps, v_0, m_0, sizes, batch, train
-        )
+        run: Any = torch.ops.momentumrnn.triton_adaptive_rule
+        if not in_graph(drive):
+            run = _AdaptiveRule.apply if train else adaptive_operator.forward
+        d, v_n, m_n, _ = run(drive, coefficients, rule.eps, v_0, m_0, sizes, batch, train)
     return d, rule.state_type(v_n, m_n) if isinstance(rule, Adam) else rule.state_type(m_n)
 
 
@@ -59,13 +69,36 @@ def _backward(ctx: Any, grad: Tensor | None, grad_v_n: Any, grad_m_n: Any, _: An
     drive, coefficients, v_0, m_0, batch_sizes, saved = ctx.saved_tensors
     if grad is None:
         grad = torch.zeros_like(drive)
-    found = torch.ops.momentumrnn.triton_adaptive_rule_backward(
-        drive, coefficients, ctx.eps, v_0, m_0, batch_sizes, ctx.batch, saved, grad, grad_v_n, grad_m_n
-    )
     needs = ctx.needs_input_grad
     wanted = (needs[0], needs[1], needs[3], needs[4])
+    tensors, incoming = (drive, coefficients, v_0, m_0), (grad, grad_v_n, grad_m_n)
+    through: Any = adaptive_operator.backward
+    if in_graph(grad):
+        through = torch.ops.momentumrnn.triton_adaptive_rule_backward
+    elif holds_many(*incoming):
+        given = _in_torch(ctx.eps, batch_sizes, tensors, incoming, wanted)
+        return (*given[:2], None, *given[2:], None, None, None)
+    elif may_be_asked_again():
+        through = _AdaptiveRuleBackward.apply
+    found = through(drive, coefficients, ctx.eps, v_0, m_0, batch_sizes, ctx.batch, saved, *incoming)
     given = [each if want else None for each, want in zip(found, wanted, strict=True)]
     return (*given[:2], None, *given[2:], None, None, None)
+
+
+def _in_torch(
+    eps: float,
+    batch_sizes: Tensor | None,
+    tensors: Sequence[Tensor | None],
+    incoming: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:
+    """Compute the gradients by way of torch's operators, which can be differentiated again."""
+
+    def run(drive: Any, coefficients: Any, v_0: Any, m_0: Any) -> tuple[Tensor, ...]:
+        d, v_n, m_n = scanned(drive, coefficients, eps, v_0, m_0, batch_sizes)
+        return d.to(drive.dtype), v_n, m_n
+
+    return gradients_again(run, tensors, incoming, wanted)
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -78,18 +111,40 @@ def _backward_of_backward(ctx: Any, *grads: Tensor | None) -> Any:
     """Differentiate once more, by way of what can be."""
     *tensors, batch_sizes, grad, grad_v_n, grad_m_n = ctx.saved_tensors
 
-    def run(drive: Any, coefficients: Any, v_0: Any, m_0: Any) -> tuple[Tensor, ...]:
-        d, v_n, m_n = scanned(drive, coefficients, ctx.eps, v_0, m_0, batch_sizes)
-        return d.to(drive.dtype), v_n, m_n
-
     def first(*given: Any) -> list[Tensor | None]:
-        return gradients_again(run, given[:4], given[4:], [tensor is not None for tensor in given[:4]])
+        wanted = [tensor is not None for tensor in given[:4]]
+        return _in_torch(ctx.eps, batch_sizes, given[:4], given[4:], wanted)
 
     needs = ctx.needs_input_grad
     given = (*tensors, grad, grad_v_n, grad_m_n)
     found = gradients_again(first, given, grads, (*needs[:2], *needs[3:5], *needs[8:11]))
     return (*found[:2], None, *found[2:4], None, None, None, *found[4:])
 
+
+class _AdaptiveRule(torch.autograd.Function):
+    """The same derivative for calls that need no operator."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return adaptive_operator.forward(*inputs)
+
+    setup_context = staticmethod(_setup)
+    backward = staticmethod(_backward)
+
+
+class _AdaptiveRuleBackward(torch.autograd.Function):
+    """The backward pass where its own derivative may be asked for."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return adaptive_operator.backward(*inputs)
+
+    setup_context = staticmethod(_setup_backward)
+    backward = staticmethod(_backward_of_backward)
+
+
+one_by_one(_AdaptiveRule)
+one_by_one(_AdaptiveRuleBackward)
 
 torch.library.register_autograd(FORWARD, _backward, setup_context=_setup, lib=LIBRARY)
 torch.library.register_autograd(

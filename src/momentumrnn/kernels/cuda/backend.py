@@ -38,8 +38,8 @@ def refuses(problem: Problem) -> str | None:
         return f"the Triton kernels compute in float16, bfloat16, float32 and float64, not {problem.dtype}"
     if problem.projected:
         return "the Triton kernels have no projection of the hidden state"
-    if problem.transformed:
-        return "the Triton kernels have no rule for torch.func.vmap and forward-mode derivatives"
+    if problem.forward_mode:
+        return "the Triton kernels have no rule for forward-mode derivatives and torch.func.functionalize"
     return None
 
 
