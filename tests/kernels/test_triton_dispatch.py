@@ -15,6 +15,7 @@ from momentumrnn.errors import BackendError
 from momentumrnn.kernels import choose, fused, reasons
 from momentumrnn.kernels.cuda import availability
 from momentumrnn.kernels.cuda import backend as triton_backend
+from momentumrnn.kernels.cuda.launch import precision
 from momentumrnn.kernels.problem import Problem
 
 pytest.importorskip("triton", reason=str(availability.missing()))
@@ -244,6 +245,18 @@ def test_torch_compile_sees_one_node_for_a_layer_and_one_for_its_rule():
         "momentumrnn.triton_adaptive_rule",
         "momentumrnn.triton_recurrence",
     ]
+
+
+def test_float32_is_multiplied_in_tf32_where_torch_lets_cudnn():
+    switch = torch.backends.cudnn.rnn
+    before = switch.fp32_precision
+    try:
+        for asked in ("tf32", "ieee"):
+            switch.fp32_precision = asked
+            assert precision(torch.float32) == asked
+            assert precision(torch.float64) == precision(torch.bfloat16) == "ieee"
+    finally:
+        switch.fp32_precision = before
 
 
 def test_weights_for_cudnn_lie_in_one_buffer_in_its_order(monkeypatch):

@@ -24,7 +24,9 @@ def widens(dtype: torch.dtype) -> bool:
 
 def precision(dtype: torch.dtype) -> str:
     """Return how float32 is multiplied: as torch has cuDNN's recurrences do it."""
-    return "tf32" if dtype is torch.float32 and torch.backends.cudnn.allow_tf32 else "ieee"
+    # Not allow_tf32, which raises where a program has set the other.
+    allowed = torch.backends.cudnn.rnn.fp32_precision == "tf32"
+    return "tf32" if dtype is torch.float32 and allowed else "ieee"
 
 
 def first_rows(steps: int, batch: int, batch_sizes: Tensor | None, device: torch.device) -> Tensor:
