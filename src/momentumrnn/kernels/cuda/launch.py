@@ -25,8 +25,8 @@ def widens(dtype: torch.dtype) -> bool:
 def precision(dtype: torch.dtype) -> str:
     """Return how float32 is multiplied: as torch has cuDNN's recurrences do it."""
     # Not allow_tf32, which raises where a program has set the other.
-    allowed = torch.backends.cudnn.rnn.fp32_precision == "tf32"
-    return "tf32" if dtype is torch.float32 and allowed else "ieee"
+    switch: Any = torch.backends.cudnn.rnn
+    return "tf32" if dtype is torch.float32 and switch.fp32_precision == "tf32" else "ieee"
 
 
 def first_rows(steps: int, batch: int, batch_sizes: Tensor | None, device: torch.device) -> Tensor:
