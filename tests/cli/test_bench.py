@@ -93,7 +93,7 @@ def test_memory_is_measured_where_it_is_asked_for(monkeypatch, tmp_path):
     peaks = {"nn.LSTM": 1000, "LSTM": 750, "AdamLSTM": 4000}
 
     def peak_memory(contestant, shape, **settings):
-        assert settings == {"device": "cpu", "threads": None, "isa": None}
+        assert settings == {"device": "cpu", "threads": None, "isa": None, "precision": "float32"}
         return peaks[contestant.name]
 
     monkeypatch.setattr("momentumrnn.cli.benchmarking.measure.peak_memory", peak_memory)

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from momentumrnn.kernels import GateInput, operators, reference
+from momentumrnn.kernels import GateInput, reference
 from momentumrnn.kernels.extension import extension, forced_isa, missing
 from momentumrnn.kernels.packed import PackedRows
 from momentumrnn.kernels.plan import Plan, forced, plan
+from momentumrnn.kernels.recurrence import recurrence
+from momentumrnn.kernels.recurrence_operator import RecurrenceInputs
 
 KERNELS = extension()
 pytestmark = pytest.mark.skipif(KERNELS is None, reason=str(missing()))
@@ -150,7 +152,7 @@ def loop(case, inputs):
 
 def cpp(case, inputs):
     """The same in C++."""
-    results = operators.recurrence(case.cell, *inputs, case.batch_sizes)
+    results = recurrence(RecurrenceInputs(case.cell, *inputs, case.batch_sizes))
     return results if case.cell.startswith("lstm") else results[:2]
 
 
@@ -565,12 +567,13 @@ def test_the_squashing_functions_keep_their_digits_near_zero(isa):
         x, h_0, u = d.to(dtype), zeros.to(dtype), torch.zeros(1, 1, dtype=dtype)
         wide = x.double()
         with forced_isa(isa), torch.no_grad():
-            tanh = operators.recurrence("rnn_tanh", x, None, None, u, None, None, h_0, None, None)[0]
+            inputs = RecurrenceInputs("rnn_tanh", x, None, None, u, None, None, h_0, None, None)
+            tanh = recurrence(inputs)[0]
             assert ((tanh.double() - wide.tanh()) / wide.tanh()).abs().max() < tolerance
             # z of a GRU whose n is 1 and whose h_0 is 0: h = 1 - z.
             gates = torch.cat([x, -x, torch.full_like(x, 100.0)], dim=2)
             u = torch.zeros(3, 1, dtype=dtype)
-            h = operators.recurrence("gru", gates, None, None, u, None, None, h_0, None, None)[0]
+            h = recurrence(inputs._replace(cell="gru", features=gates, weight_hh=u))[0]
             assert (h.double() - wide.sigmoid()).abs().max() < tolerance
 
 

@@ -148,6 +148,7 @@ def bench(
     memory: bool = True,
     isa: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     device: Literal["cpu", "cuda"] = "cpu",
+    precision: tuple[Literal["float32", "tf32", "bfloat16"], ...] = (),
     threads: Threads = None,
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("bench"),
 ) -> None:
@@ -163,6 +164,7 @@ def bench(
         memory: Measure peak memory, each model in a process of its own.
         isa: Hold the C++ kernels to an instruction set, such as avx2.
         device: Where to run.
+        precision: What to compute in, bfloat16 by autocast; float32 where absent, all three on cuda.
         threads: How many CPU threads to use.
         out: Where tables and plots go.
     """
@@ -180,6 +182,7 @@ def bench(
         isa=isa,
         device=device,
         threads=threads,
+        precisions=precision,
     )
     measure(options, out)
 

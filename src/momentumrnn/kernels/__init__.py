@@ -1,7 +1,17 @@
 """The recurrences, given what enters the gates: one signature each, the same in every backend."""
 
-from momentumrnn.kernels.adaptive import adaptive_rule
-from momentumrnn.kernels.dispatch import backend, choose, gru, lstm, observed, reasons, rnn, runs_rules
+from momentumrnn.kernels.dispatch import (
+    adaptive_rule,
+    backend,
+    choose,
+    gru,
+    lstm,
+    observed,
+    reasons,
+    rnn,
+    rule_backend,
+    runs_rules,
+)
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.linear import linear_filter
 from momentumrnn.kernels.problem import Problem, transforms
@@ -18,6 +28,7 @@ __all__ = [
     "observed",
     "reasons",
     "rnn",
+    "rule_backend",
     "runs_rules",
     "transforms",
 ]

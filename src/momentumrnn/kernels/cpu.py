@@ -7,8 +7,9 @@ from torch import Tensor
 
 from momentumrnn.kernels.extension import missing, warn_if_missing
 from momentumrnn.kernels.gate_input import GateInput
-from momentumrnn.kernels.operators import recurrence
 from momentumrnn.kernels.problem import Problem
+from momentumrnn.kernels.recurrence import recurrence
+from momentumrnn.kernels.recurrence_operator import RecurrenceInputs
 from momentumrnn.kernels.tracing import constant
 
 __all__ = ["gru", "loses", "lstm", "name", "refuses", "rnn", "traceable"]
@@ -95,14 +96,16 @@ def _run(
     features, weight, bias = inputs.factors_if_any()
     dtype = weight_hh.dtype
     return recurrence(
-        cell,
-        features.to(dtype),
-        None if weight is None else weight.to(dtype),
-        bias,
-        weight_hh,
-        bias_hh,
-        modrelu_bias,
-        h_0,
-        c_0,
-        None if inputs.packed is None else inputs.packed.batch_sizes,
+        RecurrenceInputs(
+            cell,
+            features.to(dtype),
+            None if weight is None else weight.to(dtype),
+            bias,
+            weight_hh,
+            bias_hh,
+            modrelu_bias,
+            h_0,
+            c_0,
+            None if inputs.packed is None else inputs.packed.batch_sizes,
+        )
     )

@@ -21,14 +21,19 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from momentumrnn.errors import BackendError
-from momentumrnn.kernels import cpu, fused, reference
+from momentumrnn.kernels import adaptive, cpu, fused, reference
+from momentumrnn.kernels.cuda import adaptive as adaptive_on_cuda
+from momentumrnn.kernels.cuda import backend as triton
 from momentumrnn.kernels.gate_input import GateInput
+from momentumrnn.kernels.packed import PackedRows
 from momentumrnn.kernels.problem import Cell, Problem
 from momentumrnn.kernels.tracing import constant
+from momentumrnn.rules import Adam, RMSProp, RuleState
 
 __all__ = [
     "BACKENDS",
     "Observer",
+    "adaptive_rule",
     "backend",
     "choose",
     "gru",
@@ -36,10 +41,11 @@ __all__ = [
     "observed",
     "reasons",
     "rnn",
+    "rule_backend",
     "runs_rules",
 ]
 
-BACKENDS: tuple[Any, ...] = (cpu, fused, reference)
+BACKENDS: tuple[Any, ...] = (cpu, triton, fused, reference)
 
 # Called in place of a recurrence: observer(run, "lstm", args) returns what run(*args) would.
 Observer = Callable[[Callable[..., Any], str, tuple[Any, ...]], Any]
@@ -71,8 +77,8 @@ def backend(name: str) -> Iterator[None]:
 
     Args:
         name: ``"reference"``, a plain loop for any dtype and device, differentiable any number of
-            times; ``"cpu"``, the C++ kernels; ``"torch"``, torch's fused recurrences; or ``"auto"``, the
-            fastest that can run, which is what happens outside any block.
+            times; ``"cpu"``, the C++ kernels; ``"triton"``, the Triton kernels; ``"torch"``, torch's fused
+            recurrences; or ``"auto"``, the fastest that can run, which is what happens outside any block.
 
     The choice holds for the current thread (or asynchronous task) and is undone at the block's end.
 
@@ -153,6 +159,30 @@ def runs_rules(weight: Tensor) -> bool:
     if _asked_for(_entered.names) not in ("auto", cpu.name):
         return False
     return cpu.refuses(Problem.of("rnn_tanh", False, weight)) is None
+
+
+def rule_backend(weight: Tensor) -> str | None:
+    """Return who runs Adam and RMSProp on a drive made by ``weight``, ``None`` if the rule does itself."""
+    if runs_rules(weight):
+        return cpu.name
+    wanted = _asked_for(_entered.names)
+    if wanted not in ("auto", triton.name):
+        return None
+    problem = Problem.of("rnn_tanh", False, weight)
+    return triton.name if triton.runs_rules(problem, asked_for=wanted == triton.name) else None
+
+
+def adaptive_rule(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    rule: Adam | RMSProp,
+    state: RuleState,
+    packed: PackedRows | None,
+) -> tuple[Tensor, RuleState]:
+    """Apply the rule where ``rule_backend`` says; see ``momentumrnn.kernels.adaptive.adaptive_rule``."""
+    run = adaptive_on_cuda.adaptive_rule if rule_backend(weight) == triton.name else adaptive.adaptive_rule
+    return run(x, weight, bias, rule, state, packed)
 
 
 def _run(problem: Problem, recurrence: str, *args: Any) -> Any:

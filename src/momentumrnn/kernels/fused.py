@@ -139,11 +139,29 @@ def _arguments(
     has_biases = len(weights) == 4
     if weight_hr is not None:
         weights.append(weight_hr)
+    elif _wants_one_buffer(weight_hh.device):
+        weights = _in_one_buffer(weights)
     # train=True asks cuDNN to keep what backward needs, also for a module in eval mode.
     flags = (has_biases, 1, 0.0, torch.is_grad_enabled(), False)
     if inputs.packed is not None:
         return (features, inputs.packed.batch_sizes, state, weights, *flags)
     return (features, state, weights, *flags, False)
+
+
+def _wants_one_buffer(device: torch.device) -> bool:
+    """Whether torch hands the weights to cuDNN as they are; under autocast it copies them in any case."""
+    return device.type == "cuda" and not autocasts(device)
+
+
+def _in_one_buffer(weights: list[Tensor]) -> list[Tensor]:
+    """Return the weights as parts of one buffer in cuDNN's order, which torch else makes, with a warning.
+
+    Made at each call and not kept: [W, bias_ih] is a new tensor anyway, and one that is kept would have to
+    be followed through ``.to()``, deepcopy, ``load_state_dict`` and functional calls.
+    """
+    buffer = torch.cat([weight.reshape(-1) for weight in weights])
+    parts = buffer.split([weight.numel() for weight in weights])
+    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
 
 
 def _with_open_forget_gate(

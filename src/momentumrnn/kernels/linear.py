@@ -15,7 +15,7 @@ from momentumrnn.kernels.derivatives import (
     one_by_one,
     wants_gradient,
 )
-from momentumrnn.kernels.operators import LIBRARY, address, compiled, empty, plain
+from momentumrnn.kernels.operators import LIBRARY, address, compiled, empty, plain, plain_if_any
 from momentumrnn.kernels.packed import PackedRows
 
 __all__ = ["linear_filter"]
@@ -102,7 +102,7 @@ def _linear_filter_backward(
     batch: int,
 ) -> Tensor:
     decay, grad_output = plain(decay), plain(grad_output)
-    grad_last = None if grad_last is None else plain(grad_last)
+    grad_last = plain_if_any(grad_last)
     grad_x = empty((*grad_output.shape[:-1], grad_output.shape[-1] - int(ones)), grad_output)
     if grad_x.numel():
         problem = _describe(grad_x, ones, decay, gain, batch_sizes, batch)

@@ -31,6 +31,7 @@ class Problem:
             which an ``autograd.Function`` has no rule.
         one_step: whether there is a single step to run, on a dense batch: what a backend does once for all
             steps is then done for that one.
+        hidden: h.
     """
 
     cell: Cell
@@ -42,6 +43,7 @@ class Problem:
     transformed: bool = False
     forward_mode: bool = False
     one_step: bool = False
+    hidden: int = 0
 
     @classmethod
     def of(
@@ -51,8 +53,9 @@ class Problem:
         weight_hh: Tensor,
         projected: bool = False,
         one_step: bool = False,
+        hidden: int | None = None,
     ) -> Problem:
-        """Describe the recurrence that is about to run."""
+        """Describe the recurrence that is about to run; h is read off ``weight_hh`` where it is not given."""
         device = weight_hh.device
         autocast = autocasts(device)
         forward_mode = transformed = torch.autograd.forward_ad._current_level >= 0
@@ -61,7 +64,16 @@ class Problem:
             forward_mode = forward_mode or any(key not in (kinds.Grad, kinds.Vmap) for key in inside)
             transformed = forward_mode or kinds.Vmap in inside
         return cls(
-            cell, factored, device, weight_hh.dtype, autocast, projected, transformed, forward_mode, one_step
+            cell,
+            factored,
+            device,
+            weight_hh.dtype,
+            autocast,
+            projected,
+            transformed,
+            forward_mode,
+            one_step,
+            weight_hh.shape[-1] if hidden is None else hidden,
         )
 
 

@@ -73,7 +73,8 @@ def rnn(
         return (activation(pre) if modrelu_bias is None else modrelu(pre, modrelu_bias),)
 
     output, (h_n,) = _run(step, d, (h_0,), inputs.packed)
-    return output, h_n
+    # Under autocast modrelu's bias lifts h to float32, while torch.nn.RNN answers in the lower precision.
+    return output.to(d.dtype), h_n.to(d.dtype)
 
 
 def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> tuple[Tensor, Tensor]:

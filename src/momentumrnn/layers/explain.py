@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import PackedSequence
 from momentumrnn import kernels
 from momentumrnn.kernels.problem import Problem
 from momentumrnn.layers.base import RecurrentLayer
-from momentumrnn.rules import Rule
+from momentumrnn.rules import Adam, RMSProp, Rule
 
 __all__ = ["explain"]
 
@@ -48,8 +48,10 @@ def explain(layer: RecurrentLayer, x: Tensor | PackedSequence) -> str:
     one_step = isinstance(x, Tensor) and x.shape[1 if x.dim() == 3 and layer.batch_first else 0] == 1
     lines = [f"{type(layer).__name__}({layer.extra_repr()}){behind}, {weight.dtype!s} on {weight.device}"]
     for suffix, width in layer.places():
-        problem = Problem.of(layer.cell(), factored_by(rule), weight, bool(layer.proj_size), one_step)
-        lines.append(f"  {suffix[1:]}: {kernels.choose(problem).name}, {_what(rule, width, layer)}")
+        problem = Problem.of(
+            layer.cell(), factored_by(rule), weight, bool(layer.proj_size), one_step, layer.hidden_size
+        )
+        lines.append(f"  {suffix[1:]}: {kernels.choose(problem).name}, {_what(rule, width, layer, weight)}")
         lines += [f"    not {name}: {reason}" for name, reason in kernels.reasons(problem)]
     return "\n".join(lines)
 
@@ -59,11 +61,13 @@ def factored_by(rule: Rule | None) -> bool:
     return rule is None or rule.commutes or rule.velocity == "hidden"
 
 
-def _what(rule: Rule | None, width: int, layer: RecurrentLayer) -> str:
+def _what(rule: Rule | None, width: int, layer: RecurrentLayer, weight: Tensor) -> str:
     if rule is None:
         return f"over x ({width} channels)"
     if rule.commutes:
         features, channels = ("[x, 1]", width + 1) if layer.bias else ("x", width)
         return f"over {features} filtered by the rule ({channels} channels)"
+    runner = kernels.rule_backend(weight) if isinstance(rule, Adam | RMSProp) else None
+    by = "" if runner is None else f" by {runner}"
     space = "hidden" if rule.velocity == "hidden" else "gate"
-    return f"over the rule's result in {space} space ({layer.channels(rule)} channels)"
+    return f"over the rule's result{by} in {space} space ({layer.channels(rule)} channels)"

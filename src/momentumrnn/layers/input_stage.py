@@ -49,7 +49,7 @@ def gate_input(
         return GateInput(x, weight_ih, bias_ih, packed=packed), None
     if isinstance(rule, LinearRule) and rule.commutes:
         return _filtered_features(x, weight_ih, bias_ih, weight_hh, rule, state, packed, carry)
-    if isinstance(rule, Adam | RMSProp) and kernels.runs_rules(weight_ih):
+    if isinstance(rule, Adam | RMSProp) and kernels.rule_backend(weight_ih) is not None:
         d, state = kernels.adaptive_rule(x, weight_ih, bias_ih, rule, state, packed)
         return GateInput(d, weight_hh if rule.velocity == "hidden" else None, packed=packed), state
     lengths = None if packed is None else packed.lengths

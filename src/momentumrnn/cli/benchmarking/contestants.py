@@ -54,6 +54,10 @@ def _peephole_lstm(features: int, hidden: int) -> nn.Module:
     return layer
 
 
+def _momentum_dtriv(features: int, hidden: int) -> nn.Module:
+    return momentumrnn.MomentumDTRIV(features, hidden, momentum=0.3, step_size=0.3)
+
+
 BASELINES = {
     name: Contestant(name, name, build)
     for name, build in (("nn.LSTM", nn.LSTM), ("nn.GRU", nn.GRU), ("nn.RNN", nn.RNN))
@@ -84,6 +88,7 @@ CONTESTANTS = {
         ),
         *(_ours(name, "nn.GRU") for name in ("GRU", "MomentumGRU")),
         *(_ours(name, "nn.RNN") for name in ("RNN", "MomentumRNN")),
+        Contestant("MomentumDTRIV", "nn.RNN", _momentum_dtriv),
     )
 }
 DEFAULT = (

@@ -10,8 +10,9 @@ import pandas as pd
 
 from momentumrnn.cli.benchmarking.shapes import Shape
 
-Quantity = Literal["train", "inference", "memory", "step"]
+Quantity = Literal["train", "inference", "memory", "step", "error"]
 NOT_MEASURED = "not measured"
+UNITS: dict[Quantity, str] = {"memory": "bytes", "error": "fraction"}
 
 
 @dataclass(frozen=True)
@@ -20,18 +21,20 @@ class Measurement:
 
     Attributes:
         quantity: Seconds of ``train``, forward and backward; of ``inference``, forward without gradients; of
-            a single ``step``; or bytes of peak ``memory`` of a training step.
+            a single ``step``; bytes of peak ``memory`` of a training step; or the largest ``error`` of an
+            output over the largest output.
         shape: At what sizes.
         contestant: Who.
         baseline: Whom it is divided by.
         backend: Who computed.
         repeats: How many turns, or steps in the case of memory.
-        value: The median, in seconds or bytes; NaN where there is none.
+        value: The median, in seconds, bytes or a fraction; NaN where there is none.
         ratio: The median over the rounds of this contestant's value by the baseline's of the same round.
         ratio_low: The lower quartile of the same.
         ratio_high: The upper quartile of the same.
         along: In a sweep, the size that is varied.
         note: Why there is no value.
+        precision: What was computed in.
     """
 
     quantity: Quantity
@@ -46,6 +49,7 @@ class Measurement:
     ratio_high: float = math.nan
     along: str = ""
     note: str = ""
+    precision: str = "float32"
 
 
 def ratio_with_quartiles(values: Sequence[float], baseline: Sequence[float]) -> tuple[float, float, float]:
@@ -71,7 +75,7 @@ def without_repetition(measurements: Sequence[Measurement]) -> list[Measurement]
     """
     kept: dict[tuple[object, ...], Measurement] = {}
     for one in measurements:
-        kept.setdefault((one.quantity, one.along, one.shape, one.contestant), one)
+        kept.setdefault((one.quantity, one.along, one.shape, one.contestant, one.precision), one)
     return list(kept.values())
 
 
@@ -82,12 +86,12 @@ def to_frame(measurements: Sequence[Measurement]) -> pd.DataFrame:
         measurements: Any.
     """
     columns = ["quantity", "along", "T", "B", "d", "h", "contestant", "baseline", "backend", "repeats"]
-    columns += ["value", "unit", "ratio", "ratio_low", "ratio_high", "note"]
+    columns += ["precision", "value", "unit", "ratio", "ratio_low", "ratio_high", "note"]
     rows = [
         {
             **{name: value for name, value in vars(measurement).items() if name != "shape"},
             **measurement.shape._asdict(),
-            "unit": "bytes" if measurement.quantity == "memory" else "seconds",
+            "unit": UNITS.get(measurement.quantity, "seconds"),
         }
         for measurement in measurements
     ]

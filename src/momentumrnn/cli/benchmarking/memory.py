@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from momentumrnn.cli.benchmarking.contestants import Contestant
+from momentumrnn.cli.benchmarking.precision import Precision
 from momentumrnn.cli.benchmarking.shapes import Shape
 
 STEPS = 3
@@ -18,7 +19,13 @@ class UnmeasuredError(Exception):
 
 
 def peak_memory(
-    contestant: Contestant, shape: Shape, *, device: str, threads: int | None = None, isa: str | None = None
+    contestant: Contestant,
+    shape: Shape,
+    *,
+    device: str,
+    threads: int | None = None,
+    isa: str | None = None,
+    precision: Precision = "float32",
 ) -> int:
     """By how much a few training steps raise the peak of a fresh process's memory.
 
@@ -31,6 +38,7 @@ def peak_memory(
         device: Where; on ``cuda`` it is the memory that torch has allocated there.
         threads: How many CPU threads torch uses; its own choice where absent.
         isa: The instruction set that the kernels are held to.
+        precision: In what.
 
     Returns:
         Bytes.
@@ -39,7 +47,14 @@ def peak_memory(
         UnmeasuredError: The platform tells no process its peak, or the process has failed.
     """
     job = json.dumps(
-        {"name": contestant.name, "shape": shape, "device": device, "threads": threads, "isa": isa}
+        {
+            "name": contestant.name,
+            "shape": shape,
+            "device": device,
+            "threads": threads,
+            "isa": isa,
+            "precision": precision,
+        }
     )
     command = [sys.executable, "-m", "momentumrnn.cli.benchmarking.memory_worker", job]
     done = subprocess.run(

@@ -12,6 +12,7 @@ import torch
 from momentumrnn.cli.benchmarking.contestants import find_contestant
 from momentumrnn.cli.benchmarking.instruction_sets import held_to
 from momentumrnn.cli.benchmarking.memory import STEPS
+from momentumrnn.cli.benchmarking.precision import Precision
 from momentumrnn.cli.benchmarking.shapes import Shape
 from momentumrnn.cli.benchmarking.workload import Workload
 
@@ -73,19 +74,20 @@ def _peak_since_the_start() -> Callable[[], int] | None:
     return lambda: unit * int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def measure(name: str, shape: Shape, device: str) -> int | None:
+def measure(name: str, shape: Shape, device: str, precision: Precision = "float32") -> int | None:
     """The growth of the peak that some training steps cause.
 
     Args:
         name: Of a contestant.
         shape: Of what sizes.
         device: Where.
+        precision: In what.
     """
     contestant = find_contestant(name)
-    Workload(contestant, TINY, device).side("train")()
+    Workload(contestant, TINY, device, precision).side("train")()
 
     def work() -> None:
-        step = Workload(contestant, shape, device).side("train")
+        step = Workload(contestant, shape, device, precision).side("train")
         for _ in range(STEPS):
             step()
 
@@ -97,4 +99,4 @@ if __name__ == "__main__":
     if job["threads"] is not None:
         torch.set_num_threads(job["threads"])
     with held_to(job["isa"]):
-        print(json.dumps(measure(job["name"], Shape(*job["shape"]), job["device"])))
+        print(json.dumps(measure(job["name"], Shape(*job["shape"]), job["device"], job["precision"])))

@@ -9,6 +9,7 @@ from momentumrnn.cli.benchmarking import contestants as known
 from momentumrnn.cli.benchmarking import shapes as sizes
 from momentumrnn.cli.benchmarking.contestants import Contestant, find_contestants
 from momentumrnn.cli.benchmarking.errors import BenchmarkError
+from momentumrnn.cli.benchmarking.precision import Precision, check_precisions
 from momentumrnn.cli.benchmarking.shapes import Shape, parse_shapes
 
 REPEATS, QUICK_REPEATS = 11, 3
@@ -30,6 +31,7 @@ class Options:
         device: Where.
         threads: How many CPU threads torch uses; its own choice where absent.
         isa: The instruction set that the kernels are held to.
+        precisions: In what.
     """
 
     contestants: tuple[Contestant, ...]
@@ -41,6 +43,7 @@ class Options:
     device: str
     threads: int | None
     isa: str | None
+    precisions: tuple[Precision, ...] = ("float32",)
 
     def takes_part(self, contestant: Contestant, shape: Shape) -> bool:
         """Whether a contestant is measured at a shape.
@@ -66,6 +69,7 @@ def check_options(
     reference: bool = False,
     memory: bool = True,
     sweep: bool = False,
+    precisions: tuple[Precision, ...] = (),
 ) -> Options:
     """From the words of the command line to what is measured.
 
@@ -80,6 +84,7 @@ def check_options(
         reference: Time Python loops at every shape.
         memory: Measure memory.
         sweep: Measure along T, B and h.
+        precisions: In what; those of the device where there are none.
 
     Raises:
         BenchmarkError: A value that makes no sense.
@@ -93,9 +98,10 @@ def check_options(
         raise BenchmarkError(f"--isa {isa}: expected --device cpu, got cuda, which it does not apply to")
     if sweep and shapes is not None:
         raise BenchmarkError("--shapes: expected none with --sweep, which has shapes of its own; drop one")
+    computed_in = check_precisions(precisions, device)
     chosen: tuple[Shape, ...] = ()
     if not sweep:
-        usual = sizes.QUICK if quick else sizes.DEFAULT
+        usual = sizes.QUICK if quick else sizes.DEFAULT_ON_CUDA if device == "cuda" else sizes.DEFAULT
         chosen = usual if shapes is None else parse_shapes(shapes)
     axes = sizes.QUICK_SWEEPS if quick else sizes.SWEEPS
     usual_models = known.DEFAULT_IN_SWEEPS if sweep else known.DEFAULT
@@ -109,4 +115,5 @@ def check_options(
         device=device,
         threads=threads,
         isa=isa,
+        precisions=computed_in,
     )

@@ -24,13 +24,16 @@ def figures(measurements: Sequence[Measurement]) -> Iterator[tuple[str, Figure]]
     Args:
         measurements: What was measured.
     """
-    for quantity, title in TITLES.items():
-        here = [one for one in measurements if one.quantity == quantity and one.along == ""]
-        if any(one.contestant != one.baseline and one.ratio > 0 for one in here):
-            yield quantity, ratio_figure(here, title)
-    for along in AXES:
-        if here := [one for one in measurements if one.along == along]:
-            yield f"sweep-{along}", sweep_figure(here, along)
+    for precision in dict.fromkeys(one.precision for one in measurements):
+        alike = [one for one in measurements if one.precision == precision]
+        name, words = ("", "") if precision == "float32" else (f"-{precision}", f" in {precision}")
+        for quantity, title in TITLES.items():
+            here = [one for one in alike if one.quantity == quantity and one.along == ""]
+            if any(one.contestant != one.baseline and one.ratio > 0 for one in here):
+                yield f"{quantity}{name}", ratio_figure(here, f"{title}{words}")
+        for along in AXES:
+            if here := [one for one in alike if one.along == along]:
+                yield f"sweep-{along}{name}", sweep_figure(here, along, words)
 
 
 def write_plots(measurements: Sequence[Measurement], folder: Path) -> list[Path]:

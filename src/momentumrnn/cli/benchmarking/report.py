@@ -30,8 +30,8 @@ def to_page(measurements: Sequence[Measurement], options: Options, machine: Mapp
 
 
 METHOD = (
-    "T time steps, B sequences, d features, h hidden units; float32; one layer, one direction; the input "
-    "needs no gradient, the output's gradient is random.",
+    "T time steps, B sequences, d features, h hidden units; float32 unless a title says otherwise; one "
+    "layer, one direction; the input needs no gradient, the output's gradient is random.",
     "A layer of torch.nn stands as it was measured. Every other number is divided by it: below 1 is faster, "
     "or smaller.",
     "All sides run in one process and in turns, after a warm-up. A ratio is taken within each round; shown "

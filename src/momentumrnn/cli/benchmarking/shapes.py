@@ -35,6 +35,8 @@ DEFAULT = (
     Shape(70, 20, 400, 1150),
     Shape(784, 1, 1, 256),
 )
+# And those at which the GPU is held to cuDNN.
+DEFAULT_ON_CUDA = (*DEFAULT, Shape(784, 128, 1, 512), Shape(784, 128, 1, 1150))
 QUICK = (Shape(32, 8, 1, 32), Shape(16, 4, 9, 24))
 
 # Along T the batch is small, so that 20,000 steps of every model fit in a few gigabytes.

@@ -15,12 +15,13 @@ from momentumrnn.results.plots import COLOURS, DASHES
 AXES = {"T": "time steps T", "B": "sequences B", "h": "hidden units h"}
 
 
-def sweep_figure(measurements: Sequence[Measurement], along: str) -> Figure:
+def sweep_figure(measurements: Sequence[Measurement], along: str, words: str = "") -> Figure:
     """The ratio to torch.nn, and the time a time step takes.
 
     Args:
         measurements: Of a sweep, the baselines among them.
         along: The size that is varied.
+        words: More of the title.
     """
     first = measurements[0].shape
     fixed = ", ".join(f"{name} = {size:,}" for name, size in first._asdict().items() if name != along)
@@ -66,7 +67,7 @@ def sweep_figure(measurements: Sequence[Measurement], along: str) -> Figure:
         _along(axes, sorted({_size(one, along) for one in measurements}), along)
     handles, labels = right.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, handlelength=3.5)
-    figure.suptitle(f"Time of a training step along {along}; {fixed}", fontsize=13)
+    figure.suptitle(f"Time of a training step{words} along {along}; {fixed}", fontsize=13)
     return figure
 
 

@@ -19,6 +19,7 @@ TITLES = {
     "train": "Time of a training step: forward and backward",
     "inference": "Time of inference: forward, without gradients",
     "memory": "Peak memory of a training step",
+    "error": "Largest error of an output, over the largest output in float64",
 }
 
 
@@ -53,16 +54,18 @@ def grids(
         across: How many shapes stand in one table; all where absent.
     """
     for quantity, title in TITLES.items():
-        along_all = dict.fromkeys(one.along for one in measurements if one.quantity == quantity)
-        for along in along_all:
-            here = [one for one in measurements if one.quantity == quantity and one.along == along]
+        kinds = dict.fromkeys((one.along, one.precision) for one in measurements if one.quantity == quantity)
+        for along, precision in kinds:
+            kind = (quantity, along, precision)
+            here = [one for one in measurements if (one.quantity, one.along, one.precision) == kind]
+            titled = title if precision == "float32" else f"{title}, in {precision}"
             shapes = list(dict.fromkeys(one.shape for one in here))
             width = across or len(shapes)
             for first in range(0, len(shapes), width):
                 part = shapes[first : first + width]
                 fixed, headings = _headings(part, along)
                 rows = list(_rows(here, contestants, part, spread))
-                yield Grid(f"{title}, along {along}; {fixed}" if along else title, headings, rows)
+                yield Grid(f"{titled}, along {along}; {fixed}" if along else titled, headings, rows)
     if steps := [one for one in measurements if one.quantity == "step"]:
         shape = steps[0].shape
         yield Grid(
@@ -116,6 +119,8 @@ def absolute(one: Measurement) -> str:
     """
     if math.isnan(one.value):
         return EMPTY
+    if one.quantity == "error":
+        return f"{one.value:.1e}"
     if one.quantity == "memory":
         unit, size = ("GB", 1e9) if one.value >= 1e9 else ("MB", 1e6)
         return f"{_three_digits(one.value / size)} {unit}"
@@ -132,6 +137,8 @@ def ratio(one: Measurement, spread: bool) -> str:
         one: What was measured.
         spread: Whether the quartiles are shown.
     """
+    if one.quantity == "error":
+        return absolute(one)
     if math.isnan(one.ratio):
         return EMPTY
     told = _two_decimals(one.ratio)

@@ -4,6 +4,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 # A turn much shorter than this would measure the clock and the interpreter's hiccups.
 SHORTEST_TURN = 0.02
@@ -19,7 +20,7 @@ def time_in_turns(
     *,
     wait: Callable[[], object] = _nothing,
     told: Callable[[], object] = _nothing,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], Any] = time.perf_counter,
 ) -> list[list[float]]:
     """Time several calls side by side.
 
@@ -31,7 +32,7 @@ def time_in_turns(
         repeats: How many turns each takes.
         wait: Returns when the device has done what it was given.
         told: Called after every turn, the warm-up being one.
-        clock: The time in seconds.
+        clock: The time, of whom does the work; the difference of two is in seconds.
 
     Returns:
         For every side its seconds a call, turn by turn: the k-th entries of all are of the same round.
@@ -42,8 +43,10 @@ def time_in_turns(
         start = clock()
         for _ in range(calls):
             side()
+        end = clock()
         wait()
-        return (clock() - start) / calls
+        seconds: float = end - start
+        return seconds / calls
 
     calls = []
     for side in sides:

@@ -1,6 +1,8 @@
 """What one call of a contestant does: a training step, inference, or a single time step."""
 
+import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -8,7 +10,8 @@ from torch import Tensor, nn
 
 import momentumrnn
 from momentumrnn import rules
-from momentumrnn.cli.benchmarking.contestants import Contestant, backend_in_use
+from momentumrnn.cli.benchmarking.contestants import BASELINES, Contestant, backend_in_use
+from momentumrnn.cli.benchmarking.precision import Precision, computing_in
 from momentumrnn.cli.benchmarking.shapes import Shape
 
 
@@ -22,11 +25,14 @@ class Workload:
         contestant: Whose layer.
         shape: Of what sizes.
         device: Where.
+        precision: In what.
     """
 
-    def __init__(self, contestant: Contestant, shape: Shape, device: str) -> None:
+    def __init__(
+        self, contestant: Contestant, shape: Shape, device: str, precision: Precision = "float32"
+    ) -> None:
         torch.manual_seed(0)
-        self.contestant = contestant
+        self.contestant, self.device, self.precision = contestant, device, precision
         self.layer: nn.Module = contestant.build(shape.d, shape.h).to(device)
         self.x = _random(shape.T, shape.B, shape.d, device=device)
         self.gradient = _random(shape.T, shape.B, shape.h, device=device)
@@ -34,7 +40,8 @@ class Workload:
     @property
     def backend(self) -> str:
         """Which backend computes it."""
-        return backend_in_use(self.contestant, self.layer, self.x)
+        with computing_in(self.precision, self.device):
+            return backend_in_use(self.contestant, self.layer, self.x)
 
     def side(self, quantity: Literal["train", "inference"]) -> Callable[[], None]:
         """What is timed.
@@ -48,20 +55,31 @@ class Workload:
         self.layer.eval()
         return self._on_its_backend(self._infer)
 
+    def error(self) -> float:
+        """The largest error of an output over the largest output, both against the same layer in float64."""
+        exact = copy.deepcopy(self.layer).double()
+        ours = self.contestant.name not in BASELINES and self.contestant.package is None
+        with torch.no_grad(), momentumrnn.backend("reference") if ours else nullcontext():
+            expected = exact(self.x.double())[0]
+        outputs: list[Tensor] = []
+        self._on_its_backend(lambda: outputs.append(self.layer(self.x)[0].detach()))()
+        return float((outputs[0].double() - expected).abs().max() / expected.abs().max())
+
     def _train(self) -> None:
         self.layer.zero_grad(set_to_none=True)
-        self.layer(self.x)[0].backward(self.gradient)
+        output = self.layer(self.x)[0]
+        output.backward(self.gradient.to(output.dtype))
 
     def _infer(self) -> None:
         with torch.no_grad():
             self.layer(self.x)
 
     def _on_its_backend(self, call: Callable[[], None]) -> Callable[[], None]:
-        if self.contestant.backend == "auto":
+        if self.contestant.backend == "auto" and self.device == "cpu" and self.precision == "float32":
             return call
 
         def side() -> None:
-            with momentumrnn.backend(self.contestant.backend):
+            with computing_in(self.precision, self.device), momentumrnn.backend(self.contestant.backend):
                 call()
 
         return side

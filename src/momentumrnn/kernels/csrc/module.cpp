@@ -1,7 +1,7 @@
 // The kernels as Python functions.
 //
 // A problem is a dictionary from the names of problem.h to sizes and addresses; an array that it leaves out is
-// null. No tensor is known here and no size is checked: momentumrnn.kernels.operators is the only caller.
+// null. No tensor is known here and no size is checked: momentumrnn.kernels is the only caller.
 // Every function that computes gives up the interpreter lock.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -23,13 +23,13 @@ class Reader {
 public:
     explicit Reader(const nb::dict& problem) : problem_(problem) {}
 
-    template <class T> void array(const char* name, T*& to) {
+    template <class T> void read(const char* name, T*& to) {
         if (PyObject* value = find(name)) to = static_cast<T*>(PyLong_AsVoidPtr(value));
     }
-    template <class T> void size(const char* name, T& to) {
+    template <class T> void read(const char* name, T& to) {
         if (PyObject* value = find(name)) to = static_cast<T>(PyLong_AsLong(value));
     }
-    void number(const char* name, double& to) {
+    void read(const char* name, double& to) {
         if (PyObject* value = find(name)) to = PyFloat_AsDouble(value);
     }
     // A misspelt name would be a null pointer in a kernel.
@@ -61,123 +61,67 @@ struct Offsets {
     }
 };
 
-void read_rows(Reader& from, Rows& rows) {
-    from.size("steps", rows.steps);
-    from.size("batch", rows.batch);
-    from.array("sizes", rows.sizes);
+// Reads into p, field by field, what bears the field's name.
+#define READ(field) from.read(#field, p.field)
+
+void read(Reader& from, Rows& p) {
+    READ(steps), READ(batch), READ(sizes);
 }
 
 template <class T> void read_recurrence(Reader& from, Recurrence<T>& p) {
-    from.size("cell", p.cell);
-    from.size("split", p.split);
-    from.size("threads", p.threads);
-    read_rows(from, p.rows);
-    from.size("features", p.features);
-    from.size("hidden", p.hidden);
-    from.array("x", p.x);
-    from.array("weight_ih", p.weight_ih);
-    from.array("bias_ih", p.bias_ih);
-    from.array("ready", p.ready);
-    from.array("weight_hh", p.weight_hh);
-    from.array("bias_hh", p.bias_hh);
-    from.array("modrelu_bias", p.modrelu_bias);
-    from.array("h_0", p.h_0);
-    from.array("c_0", p.c_0);
-    from.array("output", p.output);
-    from.array("gates", p.gates);
-    from.array("cells", p.cells);
+    read(from, p.rows);
+    READ(cell), READ(split), READ(threads), READ(features), READ(hidden);
+    READ(x), READ(weight_ih), READ(bias_ih), READ(ready), READ(weight_hh), READ(bias_hh), READ(modrelu_bias);
+    READ(h_0), READ(c_0), READ(output), READ(gates), READ(cells);
 }
 
 template <class T> void read(Reader& from, Forward<T>& p) {
     read_recurrence(from, p);
-    from.array("h_n", p.h_n);
-    from.array("c_n", p.c_n);
+    READ(h_n), READ(c_n);
 }
 
 template <class T> void read(Reader& from, Backward<T>& p) {
     read_recurrence(from, p);
-    from.array("grad_output", p.grad_output);
-    from.array("grad_h_n", p.grad_h_n);
-    from.array("grad_c_n", p.grad_c_n);
-    from.array("grad_x", p.grad_x);
-    from.array("grad_ready", p.grad_ready);
-    from.array("grad_weight_ih", p.grad_weight_ih);
-    from.array("grad_bias_ih", p.grad_bias_ih);
-    from.array("grad_weight_hh", p.grad_weight_hh);
-    from.array("grad_bias_hh", p.grad_bias_hh);
-    from.array("grad_modrelu_bias", p.grad_modrelu_bias);
-    from.array("grad_h_0", p.grad_h_0);
-    from.array("grad_c_0", p.grad_c_0);
+    READ(grad_output), READ(grad_h_n), READ(grad_c_n), READ(grad_x), READ(grad_ready);
+    READ(grad_weight_ih), READ(grad_bias_ih), READ(grad_weight_hh), READ(grad_bias_hh), READ(grad_modrelu_bias);
+    READ(grad_h_0), READ(grad_c_0);
 }
 
 template <class T> void read_adaptive(Reader& from, Adaptive<T>& p) {
-    from.size("threads", p.threads);
-    read_rows(from, p.rows);
-    from.size("channels", p.channels);
-    from.size("interval", p.interval);
-    from.number("eps", p.eps);
-    from.array("momentum", p.momentum);
-    from.array("step_size", p.step_size);
-    from.array("beta", p.beta);
-    from.array("rest", p.rest);
-    from.array("drive", p.drive);
-    from.array("x", p.x);
-    from.size("features", p.features);
-    from.array("weight", p.weight);
-    from.array("bias", p.bias);
-    from.array("v_0", p.v_0);
-    from.array("m_0", p.m_0);
-    from.array("v_saved", p.v_saved);
-    from.array("m_saved", p.m_saved);
+    read(from, p.rows);
+    READ(threads), READ(channels), READ(interval), READ(eps);
+    READ(momentum), READ(step_size), READ(beta), READ(rest);
+    READ(drive), READ(x), READ(features), READ(weight), READ(bias);
+    READ(v_0), READ(m_0), READ(v_saved), READ(m_saved);
 }
 
 template <class T> void read(Reader& from, AdaptiveForward<T>& p) {
     read_adaptive(from, p);
-    from.array("output", p.output);
-    from.array("v_n", p.v_n);
-    from.array("m_n", p.m_n);
+    READ(output), READ(v_n), READ(m_n);
 }
 
 template <class T> void read(Reader& from, AdaptiveBackward<T>& p) {
     read_adaptive(from, p);
-    from.array("grad_output", p.grad_output);
-    from.array("grad_v_n", p.grad_v_n);
-    from.array("grad_m_n", p.grad_m_n);
-    from.array("grad_drive", p.grad_drive);
-    from.array("grad_weight", p.grad_weight);
-    from.array("grad_bias", p.grad_bias);
-    from.array("grad_v_0", p.grad_v_0);
-    from.array("grad_m_0", p.grad_m_0);
-    from.array("grad_momentum", p.grad_momentum);
-    from.array("grad_step_size", p.grad_step_size);
-    from.array("grad_beta", p.grad_beta);
-    from.array("grad_rest", p.grad_rest);
+    READ(grad_output), READ(grad_v_n), READ(grad_m_n), READ(grad_drive), READ(grad_weight), READ(grad_bias);
+    READ(grad_v_0), READ(grad_m_0), READ(grad_momentum), READ(grad_step_size), READ(grad_beta), READ(grad_rest);
 }
 
 template <class T> void read_linear(Reader& from, Linear<T>& p) {
-    from.size("threads", p.threads);
-    read_rows(from, p.rows);
-    from.size("features", p.features);
-    from.size("ones", p.ones);
-    from.number("gain", p.gain);
-    from.array("decay", p.decay);
-    from.size("decay_step", p.decay_step);
-    from.size("decay_sequence", p.decay_sequence);
+    read(from, p.rows);
+    READ(threads), READ(features), READ(ones), READ(gain), READ(decay), READ(decay_step), READ(decay_sequence);
 }
 
 template <class T> void read(Reader& from, LinearForward<T>& p) {
     read_linear(from, p);
-    from.array("x", p.x);
-    from.array("output", p.output);
-    from.array("last", p.last);
+    READ(x), READ(output), READ(last);
 }
 
 template <class T> void read(Reader& from, LinearBackward<T>& p) {
     read_linear(from, p);
-    from.array("grad_output", p.grad_output);
-    from.array("grad_last", p.grad_last);
-    from.array("grad_x", p.grad_x);
+    READ(grad_output), READ(grad_last), READ(grad_x);
 }
+
+#undef READ
 
 template <class Problem> void run(const nb::dict& given, void (*Kernels::*kernel)(const Problem&)) {
     Problem p{};

@@ -1,0 +1,140 @@
+"""The recurrences on CUDA that cuDNN does not know, or knows only over an identity matrix: in Triton."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from momentumrnn.kernels.cuda.availability import interpreted, missing
+from momentumrnn.kernels.cuda.launch import total_dtype
+from momentumrnn.kernels.cuda.recurrence import recurrence
+from momentumrnn.kernels.cuda.tiling import stays_close
+from momentumrnn.kernels.gate_input import GateInput
+from momentumrnn.kernels.problem import Cell, Problem, autocasts
+from momentumrnn.kernels.tracing import constant
+
+__all__ = ["gru", "loses", "lstm", "name", "refuses", "rnn", "runs_rules", "traceable"]
+
+name = "triton"
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_GATES: dict[Cell, int] = {
+    "rnn_tanh": 1,
+    "rnn_relu": 1,
+    "rnn_modrelu": 1,
+    "gru": 3,
+    "lstm": 4,
+    "lstm_without_forget_gate": 3,
+}
+
+
+def refuses(problem: Problem) -> str | None:
+    """Return why this backend cannot run the problem, or ``None``."""
+    if problem.device.type != "cuda" and not (_interpreted() and problem.device.type == "cpu"):
+        return "the Triton kernels run on CUDA"
+    if reason := _missing():
+        return reason
+    if problem.dtype not in _DTYPES:
+        return f"the Triton kernels compute in float16, bfloat16, float32 and float64, not {problem.dtype}"
+    if problem.projected:
+        return "the Triton kernels have no projection of the hidden state"
+    if problem.forward_mode:
+        return "the Triton kernels have no rule for forward-mode derivatives and torch.func.functionalize"
+    return None
+
+
+@constant
+def _interpreted() -> bool:
+    return interpreted()
+
+
+@constant
+def _missing() -> str | None:
+    return missing()
+
+
+def loses(problem: Problem) -> str | None:
+    """Return why another backend that can run the problem is to be preferred, or ``None``.
+
+    NOT MEASURED on any GPU: the choice between Triton and cuDNN is reckoned, from the bytes of U.
+    """
+    if problem.device.type != "cuda":
+        return "Triton's interpreter is there for tests"
+    if problem.one_step:
+        return "the Triton kernels are for many steps"
+    if problem.cell == "rnn_modrelu":
+        return None
+    if problem.factored and problem.cell != "lstm_without_forget_gate":
+        return "cuDNN runs the cell over features and a matrix"
+    if stays_close(problem.hidden, _GATES[problem.cell], problem.dtype.itemsize):
+        return None
+    return "U is too large for every program to read at every step, which cuDNN need not"
+
+
+def traceable(problem: Problem) -> bool:
+    """Whether torch.compile may look inside: the kernels are operators that it knows."""
+    return True
+
+
+def runs_rules(problem: Problem, asked_for: bool) -> bool:
+    """Whether an adaptive rule runs in Triton: on CUDA, or wherever it can if this backend was asked for."""
+    return refuses(problem) is None and (asked_for or problem.device.type == "cuda")
+
+
+def rnn(
+    inputs: GateInput,
+    h_0: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    nonlinearity: str,
+    modrelu_bias: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Run the RNN; arguments and result as in ``momentumrnn.kernels.reference.rnn``."""
+    output, h_n, _ = _run(f"rnn_{nonlinearity}", inputs, weight_hh, bias_hh, modrelu_bias, h_0, None)
+    return output, h_n
+
+
+def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Run the GRU; arguments and result as in ``momentumrnn.kernels.reference.gru``."""
+    output, h_n, _ = _run("gru", inputs, weight_hh, bias_hh, None, h_0, None)
+    return output, h_n
+
+
+def lstm(
+    inputs: GateInput,
+    h_0: Tensor,
+    c_0: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None,
+    forget_gate: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the LSTM; arguments and result as in ``momentumrnn.kernels.reference.lstm``."""
+    cell = "lstm" if forget_gate else "lstm_without_forget_gate"
+    return _run(cell, inputs, weight_hh, bias_hh, None, h_0, c_0)
+
+
+def _run(
+    cell: str,
+    inputs: GateInput,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    modrelu_bias: Tensor | None,
+    h_0: Tensor,
+    c_0: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    kind = weight_hh.device.type
+    # Under autocast all but c is in its dtype, as in torch's own recurrences.
+    dtype = torch.get_autocast_dtype(kind) if autocasts(weight_hh.device) else weight_hh.dtype
+    d, weight_hh, h_0 = inputs.multiplied().to(dtype), weight_hh.to(dtype), h_0.to(dtype)
+    output, h_n, c_n = recurrence(
+        cell,
+        d,
+        weight_hh,
+        None if bias_hh is None else bias_hh.to(dtype),
+        None if modrelu_bias is None else modrelu_bias.to(dtype),
+        h_0,
+        None if c_0 is None else c_0.to(total_dtype(dtype)),
+        None if inputs.packed is None else inputs.packed.batch_sizes,
+    )
+    return output, h_n, c_n.to(dtype)

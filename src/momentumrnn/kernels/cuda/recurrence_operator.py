@@ -1,0 +1,241 @@
+"""A recurrence in Triton as torch operators: one node in a graph for a whole layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from momentumrnn.kernels.cuda.availability import check_device
+from momentumrnn.kernels.cuda.launch import first_rows, on_device, precision, total_dtype, widens
+from momentumrnn.kernels.cuda.tiling import Tiling, tiling
+from momentumrnn.kernels.operators import LIBRARY
+
+__all__ = ["BACKWARD", "FORWARD", "backward", "forward"]
+
+# Their names, for who adds the derivatives.
+FORWARD, BACKWARD = "momentumrnn::triton_recurrence", "momentumrnn::triton_recurrence_backward"
+
+# Slots of gate values that the forward pass leaves for the backward pass.
+_SAVED = {"gru": 4, "lstm": 4, "lstm_without_forget_gate": 3}
+
+_INPUTS = (
+    "str cell, Tensor d, Tensor weight_hh, Tensor? bias_hh, Tensor? modrelu_bias, Tensor h_0, Tensor? c_0, "
+    "Tensor? batch_sizes"
+)
+LIBRARY.define(f"triton_recurrence({_INPUTS}, bool train) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
+LIBRARY.define(
+    f"triton_recurrence_backward({_INPUTS}, Tensor output, Tensor gates, Tensor cells, Tensor grad_output, "
+    "Tensor? grad_h_n, Tensor? grad_c_n) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+class _Call:
+    """One call's sizes, and what both passes tell the kernels alike."""
+
+    def __init__(
+        self, cell: str, d: Tensor, weight_hh: Tensor, h_0: Tensor, batch_sizes: Tensor | None
+    ) -> None:
+        check_device(d)
+        # Here and not above: without CUDA nobody has Triton.
+        import triton
+        import triton.language as tl
+
+        self.hidden = weight_hh.shape[1]
+        self.gates = weight_hh.shape[0] // self.hidden
+        self.batch = h_0.shape[0]
+        self.steps = d.shape[0] if batch_sizes is None else batch_sizes.shape[0]
+        self.starts = first_rows(self.steps, self.batch, batch_sizes, d.device)
+        way: Tiling = tiling(self.hidden, self.gates, d.element_size())
+        tiles = triton.cdiv(self.hidden, way.units)
+        self._grid = (triton.cdiv(self.batch, way.rows), 1 if way.persistent else tiles)
+        self._persistent = way.persistent
+        self._like = d
+        self._constants = {
+            "CELL": cell,
+            "GATES": self.gates,
+            "ROWS": way.rows,
+            "UNITS": way.units,
+            "DEPTH": way.depth,
+            "TILES": tiles if way.persistent else 1,
+            "TOTAL": tl.float64 if d.dtype is torch.float64 else tl.float32,
+            "PRECISION": precision(d.dtype),
+            "WIDEN": widens(d.dtype),
+            "num_warps": way.warps,
+        }
+
+    def run(self, kernel: Any, arrays: Sequence[Tensor | None], backwards: bool, **constants: Any) -> None:
+        """Launch a kernel once for all steps, or once for each, in time's direction or against it."""
+        spans = [(0, self.steps)]
+        if not self._persistent:
+            order = range(self.steps)
+            spans = [(t, t + 1) for t in (reversed(order) if backwards else order)]
+        with on_device(self._like):
+            for first, last in spans:
+                kernel[self._grid](
+                    *arrays, self.starts, self.hidden, first, last, **self._constants, **constants
+                )
+
+
+def _results(cell: str, d: Tensor, weight_hh: Tensor, h_0: Tensor, train: bool) -> tuple[Tensor, ...]:
+    """Make the tensors that the forward pass fills."""
+    hidden, wide = weight_hh.shape[1], total_dtype(d.dtype)
+    saved, has_c = _SAVED.get(cell, 0) if train else 0, cell.startswith("lstm")
+    rows = d.shape[:-1]
+    return (
+        d.new_empty((*rows, hidden)),
+        d.new_empty(h_0.shape),
+        d.new_empty(h_0.shape if has_c else (0,), dtype=wide),
+        d.new_empty((*rows, saved * hidden) if saved else (0,)),
+        d.new_empty((*rows, hidden) if has_c and train else (0,), dtype=wide),
+    )
+
+
+def forward(
+    cell: str,
+    d: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    modrelu_bias: Tensor | None,
+    h_0: Tensor,
+    c_0: Tensor | None,
+    batch_sizes: Tensor | None,
+    train: bool,
+) -> tuple[Tensor, ...]:
+    """Run the cell; the first three results are those of ``momentumrnn.kernels.cuda.recurrence``."""
+    output, h_n, c_n, gates, cells = results = _results(cell, d, weight_hh, h_0, train)
+    if h_0.shape[0] == 0:
+        return results
+    call = _Call(cell, d, weight_hh, h_0, batch_sizes)
+    from momentumrnn.kernels.cuda import recurrence_forward
+
+    if c_0 is not None:
+        c_n.copy_(c_0)
+    inputs = (d, weight_hh, bias_hh, modrelu_bias, h_0)
+    arrays = [None if tensor is None else tensor.contiguous() for tensor in inputs]
+    call.run(
+        recurrence_forward.forward,
+        [*arrays, c_n, output, gates, cells],
+        False,
+        BIAS=bias_hh is not None,
+        TRAIN=train,
+    )
+    h_n.copy_(output[-1] if batch_sizes is None else output[_last_rows(call, batch_sizes)])
+    return results
+
+
+def _last_rows(call: _Call, batch_sizes: Tensor) -> Tensor:
+    """Return the row of each sequence's last step."""
+    sequence = torch.arange(call.batch)
+    step = (batch_sizes.unsqueeze(1) > sequence).sum(0) - 1
+    starts = batch_sizes.cumsum(0) - batch_sizes
+    return (starts[step] + sequence).to(call.starts.device, non_blocking=True)
+
+
+def backward(
+    cell: str,
+    d: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    modrelu_bias: Tensor | None,
+    h_0: Tensor,
+    c_0: Tensor | None,
+    batch_sizes: Tensor | None,
+    output: Tensor,
+    gates: Tensor,
+    cells: Tensor,
+    grad_output: Tensor,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """Return the gradient of each input tensor, of whatever size for those that are absent."""
+    inputs = (cell, d, weight_hh, bias_hh, modrelu_bias, h_0, c_0, batch_sizes)
+    grads = grad_d, grad_weight, grad_bias, grad_modrelu, grad_h_0, grad_c_0 = _gradients(*inputs)
+    if h_0.shape[0] == 0:
+        for grad in grads:
+            grad.zero_()
+        return grads
+    if cell in _SAVED and gates.numel() == 0:
+        # The forward pass was told that nobody would ask.
+        output, _, _, gates, cells = forward(*inputs, True)
+    call = _Call(cell, d, weight_hh, h_0, batch_sizes)
+    from momentumrnn.kernels.cuda import recurrence_backward
+
+    wide = total_dtype(d.dtype)
+    carried_h = torch.zeros_like(h_0, dtype=wide) if grad_h_n is None else grad_h_n.to(wide, copy=True)
+    carried_h = carried_h.contiguous()
+    if c_0 is not None:
+        grad_c_0.zero_() if grad_c_n is None else grad_c_0.copy_(grad_c_n)
+    grad_n = torch.empty_like(output) if cell == "gru" else output.new_empty(0)
+    weight, h_0, grad_output = weight_hh.contiguous(), h_0.contiguous(), grad_output.contiguous()
+    # The kernel knows a pointer by its type, also one it never reads.
+    c = cells if c_0 is None else c_0.contiguous()
+    call.run(
+        recurrence_backward.backward,
+        [weight, h_0, c, output, gates, cells, grad_output, grad_d, grad_n, carried_h, grad_c_0],
+        True,
+    )
+    slopes = grad_d.flatten(0, -2)
+    if cell == "gru":
+        slopes = torch.cat([slopes[:, : 2 * call.hidden], grad_n.flatten(0, -2)], dim=1)
+    _multiply_out(call, batch_sizes, slopes, weight, h_0, output, grad_weight, grad_h_0)
+    if cell == "gru":
+        grad_h_0 += carried_h
+    if bias_hh is not None:
+        torch.sum(slopes, 0, out=grad_bias)
+    if modrelu_bias is not None:
+        torch.sum(slopes * output.flatten(0, -2).sign(), 0, out=grad_modrelu)
+    return grads
+
+
+def _multiply_out(
+    call: _Call,
+    batch_sizes: Tensor | None,
+    slopes: Tensor,
+    weight_hh: Tensor,
+    h_0: Tensor,
+    output: Tensor,
+    grad_weight: Tensor,
+    grad_h_0: Tensor,
+) -> None:
+    """Work out what is one product over all steps: U's gradient, and that of h_0."""
+    first, later = slopes[: call.batch], slopes[call.batch :]
+    torch.mm(first.t(), h_0, out=grad_weight)
+    rows = output.flatten(0, -2)
+    if batch_sizes is None:
+        before = rows[: later.shape[0]]
+    else:
+        step = torch.repeat_interleave(torch.arange(call.steps), batch_sizes)[call.batch :]
+        before = rows[(torch.arange(call.batch, rows.shape[0]) - batch_sizes[step - 1]).to(rows.device)]
+    grad_weight.addmm_(later.t(), before)
+    torch.mm(first, weight_hh, out=grad_h_0)
+
+
+def _gradients(
+    cell: str,
+    d: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    modrelu_bias: Tensor | None,
+    h_0: Tensor,
+    c_0: Tensor | None,
+    *_: Any,
+) -> tuple[Tensor, ...]:
+    """Make a tensor for the gradient of each input tensor, an empty one for those absent."""
+    tensors = (d, weight_hh, bias_hh, modrelu_bias, h_0, c_0)
+    return tuple(d.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape) for tensor in tensors)
+
+
+def _recurrence_fake(*args: Any) -> tuple[Tensor, ...]:
+    cell, d, weight_hh, h_0, train = args[0], args[1], args[2], args[5], args[-1]
+    return _results(cell, d, weight_hh, h_0, train)
+
+
+for _key in ("CUDA", "CPU"):
+    # On the CPU for the interpreter, which check_device asks for.
+    torch.library.impl(LIBRARY, "triton_recurrence", _key)(forward)
+    torch.library.impl(LIBRARY, "triton_recurrence_backward", _key)(backward)
+torch.library.register_fake(FORWARD, _recurrence_fake, lib=LIBRARY)
+torch.library.register_fake(BACKWARD, _gradients, lib=LIBRARY)

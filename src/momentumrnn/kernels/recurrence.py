@@ -1,0 +1,138 @@
+"""A recurrence in C++ as a layer calls it: differentiable, whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from momentumrnn.kernels import recurrence_operator, reference
+from momentumrnn.kernels.derivatives import (
+    gradients_again,
+    holds_many,
+    in_graph,
+    may_be_asked_again,
+    one_by_one,
+    refuse_second_derivative,
+    wants_gradient,
+)
+from momentumrnn.kernels.gate_input import GateInput
+from momentumrnn.kernels.operators import LIBRARY
+from momentumrnn.kernels.packed import PackedRows
+from momentumrnn.kernels.recurrence_operator import RecurrenceInputs
+
+__all__ = ["gradients_by_reference", "recurrence"]
+
+
+def recurrence(inputs: RecurrenceInputs) -> tuple[Tensor, Tensor, Tensor]:
+    """Run a cell over a sequence.
+
+    Returns:
+        All h_t, the last h, and the last c (empty but for an LSTM).
+    """
+    train = wants_gradient(inputs.differentiable)
+    run: Any = torch.ops.momentumrnn.recurrence
+    if not in_graph(inputs.features):
+        run = _Recurrence.apply if train else recurrence_operator.forward
+    output, h_n, c_n, _, _ = run(*inputs, train)
+    return output, h_n, c_n
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    cell, *tensors, _ = inputs
+    out, _, _, gates, cells = output
+    ctx.cell = cell
+    ctx.save_for_backward(*tensors, out, gates, cells)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Any, *_: Any) -> Any:
+    *tensors, output, gates, cells = ctx.saved_tensors
+    inputs = RecurrenceInputs(ctx.cell, *tensors)
+    if grad_output is None:
+        grad_output = torch.zeros_like(output)
+    wanted = list(ctx.needs_input_grad[1:9])
+    incoming = (grad_output, grad_h_n, grad_c_n)
+    through: Any = recurrence_operator.backward
+    if in_graph(grad_output):
+        through = torch.ops.momentumrnn.recurrence_backward
+    elif holds_many(*incoming):
+        return None, *gradients_by_reference(inputs, incoming, wanted), None, None
+    elif may_be_asked_again():
+        through = _RecurrenceBackward.apply
+    grads = through(*inputs, output, gates, cells, *incoming, wanted)
+    return (
+        None,
+        *(grad if want else None for grad, want in zip(grads, wanted, strict=True)),
+        None,
+        None,
+    )
+
+
+def gradients_by_reference(
+    inputs: RecurrenceInputs, incoming: Sequence[Tensor | None], wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """Compute the gradients by way of the reference loop, which can be differentiated again."""
+
+    def run(*differentiable: Any) -> tuple[Tensor, ...]:
+        given = RecurrenceInputs._make((inputs.cell, *differentiable, inputs.batch_sizes))
+        packed = None if given.batch_sizes is None else PackedRows(given.batch_sizes, given.features.device)
+        gates = GateInput(given.features, given.weight_ih, given.bias_ih, packed=packed)
+        h_0, weight_hh, bias_hh = given.h_0, given.weight_hh, given.bias_hh
+        if given.cell == "gru":
+            return reference.gru(gates, h_0, weight_hh, bias_hh)
+        if given.c_0 is not None:
+            return reference.lstm(gates, h_0, given.c_0, weight_hh, bias_hh, None, given.cell == "lstm")
+        return reference.rnn(
+            gates, h_0, weight_hh, bias_hh, given.cell.removeprefix("rnn_"), given.modrelu_bias
+        )
+
+    return gradients_again(run, inputs.differentiable, incoming, wanted)
+
+
+class _Recurrence(torch.autograd.Function):
+    """The same derivative for calls that need no operator."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return recurrence_operator.forward(*inputs)
+
+    setup_context = staticmethod(_setup)
+    backward = staticmethod(_backward)
+
+
+class _RecurrenceBackward(torch.autograd.Function):
+    """The backward pass where its own derivative may be asked for, which is the reference's."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return tuple(recurrence_operator.backward(*inputs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.cell, *tensors, _, _, _, grad_output, grad_h_n, grad_c_n, ctx.wanted = inputs
+        ctx.save_for_backward(*tensors, grad_output, grad_h_n, grad_c_n)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        *tensors, batch_sizes, grad_output, grad_h_n, grad_c_n = ctx.saved_tensors
+
+        def first(*given: Any) -> list[Tensor | None]:
+            inputs = RecurrenceInputs._make((ctx.cell, *given[:8], batch_sizes))
+            return gradients_by_reference(inputs, given[8:], ctx.wanted)
+
+        needs = ctx.needs_input_grad
+        given = (*tensors, grad_output, grad_h_n, grad_c_n)
+        found = gradients_again(first, given, grads, (*needs[1:9], *needs[13:16]))
+        # Nothing for what the forward pass left: it hangs on the inputs, by which it was computed again.
+        return None, *found[:8], None, None, None, None, *found[8:], None
+
+
+one_by_one(_Recurrence)
+one_by_one(_RecurrenceBackward)
+
+torch.library.register_autograd("momentumrnn::recurrence", _backward, setup_context=_setup, lib=LIBRARY)
+torch.library.register_autograd("momentumrnn::recurrence_backward", refuse_second_derivative, lib=LIBRARY)

@@ -1,0 +1,246 @@
+"""A recurrence in C++ as a torch operator: one node in a graph for a whole layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from momentumrnn.kernels.operators import (
+    LIBRARY,
+    Make,
+    address,
+    compiled,
+    empty,
+    plain,
+    plain_if_any,
+    without_data,
+)
+from momentumrnn.kernels.plan import Plan, plan
+
+__all__ = ["RecurrenceInputs", "backward", "forward"]
+
+_CELLS = ("rnn_tanh", "rnn_relu", "rnn_modrelu", "gru", "lstm", "lstm_without_forget_gate")
+# Slots of gate values that the forward pass leaves for the backward pass.
+_SAVED = {"gru": 4, "lstm": 4, "lstm_without_forget_gate": 3}
+
+
+class RecurrenceInputs(NamedTuple):
+    """A cell and all that it runs on: the operator's arguments, in its order.
+
+    Attributes:
+        cell: a ``momentumrnn.kernels.problem.Cell``.
+        features: (T, B, D), or the rows (N, D) of a packed batch. D = G·h where ``weight_ih`` is ``None``.
+        weight_ih: (G·h, D), or ``None`` where the features are the gate inputs themselves.
+        bias_ih: (G·h,) or ``None``.
+        weight_hh: (G·h, h).
+        bias_hh: (G·h,) or ``None``.
+        modrelu_bias: (h,) for modrelu.
+        h_0: (B, h).
+        c_0: (B, h) for an LSTM.
+        batch_sizes: int64 (T,) on the CPU for a packed batch.
+    """
+
+    cell: str
+    features: Tensor
+    weight_ih: Tensor | None
+    bias_ih: Tensor | None
+    weight_hh: Tensor
+    bias_hh: Tensor | None
+    modrelu_bias: Tensor | None
+    h_0: Tensor
+    c_0: Tensor | None
+    batch_sizes: Tensor | None
+
+    @property
+    def differentiable(self) -> tuple[Tensor | None, ...]:
+        """Those that may have a gradient."""
+        return self[1:-1]
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """(T, B), or (N,) of a packed batch."""
+        return tuple(self.features.shape[:-1])
+
+    @property
+    def hidden(self) -> int:
+        """The number of hidden units, h."""
+        return self.weight_hh.shape[1]
+
+
+_INPUTS = (
+    "str cell, Tensor features, Tensor? weight_ih, Tensor? bias_ih, Tensor weight_hh, Tensor? bias_hh, "
+    "Tensor? modrelu_bias, Tensor h_0, Tensor? c_0, Tensor? batch_sizes"
+)
+LIBRARY.define(f"recurrence({_INPUTS}, bool train) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
+LIBRARY.define(
+    f"recurrence_backward({_INPUTS}, Tensor output, Tensor gates, Tensor cells, Tensor grad_output, "
+    "Tensor? grad_h_n, Tensor? grad_c_n, bool[] wanted) -> Tensor[]"
+)
+
+
+class _Call:
+    """One call's sizes, its plan, and what the C++ side is told of both passes alike."""
+
+    def __init__(self, inputs: RecurrenceInputs) -> None:
+        self.features = plain(inputs.features)
+        self.weight_ih = plain_if_any(inputs.weight_ih)
+        self.wide = (*inputs.rows, inputs.weight_hh.shape[0])
+        steps = inputs.rows[0] if inputs.batch_sizes is None else inputs.batch_sizes.shape[0]
+        batch, width, hidden = inputs.h_0.shape[0], inputs.features.shape[-1], inputs.hidden
+        itemsize = inputs.weight_hh.element_size()
+        chosen: Plan = plan(steps, batch, width, hidden, self.wide[-1] // hidden, itemsize)
+        self.separate = self.weight_ih is not None and not chosen.fused
+        # Kept until the call is over: the C++ side has nothing but their addresses.
+        self._inputs: dict[str, Tensor | None] = {
+            "bias_ih": plain_if_any(inputs.bias_ih),
+            "weight_hh": plain(inputs.weight_hh),
+            "bias_hh": plain_if_any(inputs.bias_hh),
+            "modrelu_bias": plain_if_any(inputs.modrelu_bias),
+            "h_0": plain(inputs.h_0),
+            "c_0": plain_if_any(inputs.c_0),
+            "sizes": plain_if_any(inputs.batch_sizes),
+        }
+        if self.weight_ih is not None and not self.separate:
+            self._inputs |= {"x": self.features, "weight_ih": self.weight_ih}
+        self._sizes = {
+            "cell": _CELLS.index(inputs.cell),
+            "split": 0 if chosen.split == "rows" else 1,
+            "threads": chosen.threads,
+            "steps": steps,
+            "batch": batch,
+            "features": width,
+            "hidden": hidden,
+        }
+
+    def run(self, kernel: str, arrays: Mapping[str, Tensor | None]) -> None:
+        """Run the forward or the backward kernel with these arrays beside the inputs."""
+        addresses = {name: address(tensor) for name, tensor in {**self._inputs, **arrays}.items()}
+        getattr(compiled(), kernel)(self._sizes | addresses, self.features.dtype is torch.float64)
+
+
+@torch.library.impl(LIBRARY, "recurrence", "CPU")
+def forward(*arguments: Any) -> tuple[Tensor, ...]:
+    """Run a recurrence.
+
+    Args:
+        *arguments: those of ``RecurrenceInputs``, and whether to keep what the backward pass needs.
+
+    Returns:
+        All h_t, the last h, the last c; and the gates' values and all c_t. Empty is what a cell has not and
+        what is not kept.
+    """
+    inputs, train = RecurrenceInputs(*arguments[:-1]), arguments[-1]
+    output, h_n, c_n, gates, cells = _results(inputs, train, empty)
+    if inputs.h_0.shape[0] == 0:
+        return output, h_n, c_n, gates, cells
+    call = _Call(inputs)
+    ready = call.features if inputs.weight_ih is None else None
+    if call.separate:
+        assert call.weight_ih is not None
+        # The cell puts its own values where it found these, so that they need no memory of their own.
+        if inputs.cell.startswith("rnn"):
+            ready = output
+        elif train and inputs.cell != "gru":
+            ready = gates
+        else:
+            ready = empty(call.wide, call.features)
+        torch.mm(call.features.flatten(0, -2), call.weight_ih.t(), out=ready.view(-1, call.wide[-1]))
+    results = {"output": output, "h_n": h_n, "c_n": c_n, "gates": gates, "cells": cells, "ready": ready}
+    call.run("forward", results)
+    return output, h_n, c_n, gates, cells
+
+
+def _results(inputs: RecurrenceInputs, train: bool, make: Make) -> tuple[Tensor, ...]:
+    """Make the tensors that the forward pass fills."""
+    h_0, rows, hidden = inputs.h_0, inputs.rows, inputs.hidden
+    saved, has_c = _SAVED.get(inputs.cell, 0), inputs.cell.startswith("lstm")
+    nothing = (0,)
+    return (
+        make((*rows, hidden), h_0),
+        make(tuple(h_0.shape), h_0),
+        make(tuple(h_0.shape) if has_c else nothing, h_0),
+        make((*rows, saved * hidden) if saved and train else nothing, h_0),
+        make((*rows, hidden) if has_c and train else nothing, h_0),
+    )
+
+
+@torch.library.impl(LIBRARY, "recurrence_backward", "CPU")
+def backward(*arguments: Any) -> list[Tensor]:
+    """Run the backward pass of a recurrence.
+
+    Args:
+        *arguments: those of ``RecurrenceInputs``; all h_t and what the forward pass kept; the gradients of
+            all h_t, of the last h and of the last c; and for each differentiable input whether its own is
+            wanted.
+
+    Returns:
+        The gradient of each differentiable input, empty where there is none.
+    """
+    inputs = RecurrenceInputs(*arguments[:10])
+    output, gates, cells, grad_output, grad_h_n, grad_c_n, wanted = arguments[10:]
+    if inputs.h_0.shape[0] == 0:
+        return [grad.zero_() for grad in _gradients(inputs, wanted, empty)]
+    if inputs.cell in _SAVED and gates.numel() == 0:
+        # The forward pass was told that nobody would ask.
+        output, _, _, gates, cells = forward(*inputs, True)
+    call = _Call(inputs)
+    grads = _gradients(inputs, wanted, empty)
+    grad_features, grad_weight_ih, grad_bias_ih, grad_weight_hh, grad_bias_hh, grad_modrelu, *initial = grads
+    ready = None
+    if inputs.weight_ih is None:
+        ready = grad_features
+    elif call.separate:
+        ready = empty(call.wide, call.features)
+    inside = inputs.weight_ih is not None and not call.separate
+    call.run(
+        "backward",
+        {
+            "output": output,
+            "gates": gates,
+            "cells": cells,
+            "grad_output": plain(grad_output),
+            "grad_h_n": plain_if_any(grad_h_n),
+            "grad_c_n": plain_if_any(grad_c_n) if inputs.cell.startswith("lstm") else None,
+            "grad_x": grad_features if inside else None,
+            "grad_ready": ready,
+            "grad_weight_ih": grad_weight_ih if inside else None,
+            "grad_bias_ih": grad_bias_ih,
+            "grad_weight_hh": grad_weight_hh,
+            "grad_bias_hh": grad_bias_hh,
+            "grad_modrelu_bias": grad_modrelu,
+            "grad_h_0": initial[0],
+            "grad_c_0": initial[1],
+        },
+    )
+    if call.separate and ready is not None and call.weight_ih is not None:
+        flat = ready.view(-1, ready.shape[-1])
+        if grad_weight_ih.numel():
+            torch.mm(flat.t(), call.features.flatten(0, -2), out=grad_weight_ih)
+        if grad_features.numel():
+            torch.mm(flat, call.weight_ih, out=grad_features.view(-1, grad_features.shape[-1]))
+    return grads
+
+
+def _gradients(inputs: RecurrenceInputs, wanted: list[bool], make: Make) -> list[Tensor]:
+    """Make a tensor for the gradient of each input tensor, an empty one for those that nobody wants."""
+    grads = []
+    for name, tensor, want in zip(inputs._fields[1:-1], inputs.differentiable, wanted, strict=True):
+        # The kernel always leaves those of the initial states.
+        needed = want or name in ("h_0", "c_0")
+        grads.append(make(tuple(tensor.shape) if needed and tensor is not None else (0,), inputs.features))
+    return grads
+
+
+def _fake_forward(*arguments: Any) -> tuple[Tensor, ...]:
+    return _results(RecurrenceInputs(*arguments[:-1]), arguments[-1], without_data)
+
+
+def _fake_backward(*arguments: Any) -> list[Tensor]:
+    return _gradients(RecurrenceInputs(*arguments[:10]), arguments[-1], without_data)
+
+
+torch.library.register_fake("momentumrnn::recurrence", _fake_forward, lib=LIBRARY)
+torch.library.register_fake("momentumrnn::recurrence_backward", _fake_backward, lib=LIBRARY)
