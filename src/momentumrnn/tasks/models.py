@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -107,11 +108,13 @@ def build_layer(
         raise RecipeError(f"model {name}: {error}") from error
 
 
-def _argument_names(layer: type) -> set[str]:
+# Signatures are slow to read, and every recipe asks for those of all layers.
+@cache
+def _argument_names(layer: type) -> frozenset[str]:
     # A named layer passes on what it does not take itself.
-    return {
+    return frozenset(
         name
         for base in layer.__mro__
         if issubclass(base, nn.Module)
         for name in inspect.signature(base.__init__).parameters
-    }
+    )
