@@ -82,7 +82,7 @@ def report(
 
     Args:
         runs: Run folders, or folders that hold some, such as that of momentumrnn reproduce.
-        experiment: Only these tables and figures, such as table1 fig3, or all; what was not run is shown as not run.
+        experiment: Only these tables and figures, such as table1 fig3, or all, whether they were run or not.
         out: Where it goes; report beside the runs where absent.
         formats: As what: markdown, csv, json, latex, png, svg, html; all where absent.
     """

@@ -165,7 +165,7 @@ def cost_figure(panel: Panel, costs: Mapping[tuple[str, str], Cost], title: str)
     for index, (name, pair) in enumerate(shown.items()):
         axes = figure.add_subplot(1, len(shown), index + 1)
         most = np.nanmax(pair)
-        for place, (what, ratios) in enumerate(zip(("training", "evaluation"), pair, strict=True)):
+        for place, (step, ratios) in enumerate(zip(("training", "evaluation"), pair, strict=True)):
             heights = np.arange(len(names)) + (place - 0.5) * 0.38
             axes.barh(
                 heights,
@@ -173,7 +173,7 @@ def cost_figure(panel: Panel, costs: Mapping[tuple[str, str], Cost], title: str)
                 height=0.36,
                 # Dark and light: told apart without colour, too.
                 color=(COLOURS[2], COLOURS[6])[place],
-                label=what,
+                label=step,
             )
             for height, ratio in zip(heights, ratios, strict=True):
                 told = NOT_MEASURED if math.isnan(ratio) else f"{ratio:.2f}"
@@ -189,8 +189,8 @@ def cost_figure(panel: Panel, costs: Mapping[tuple[str, str], Cost], title: str)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=12)
     if figure.axes:
-        handles, told = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, told, loc="outside lower center", ncols=2, fontsize=10, frameon=False)
+        handles, steps = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, steps, loc="outside lower center", ncols=2, fontsize=10, frameon=False)
     return figure
 
 

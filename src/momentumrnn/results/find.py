@@ -12,8 +12,8 @@ from momentumrnn.training.run_folder import METRICS, RECIPE
 
 COST, COST_MACHINE, GRADIENTS = "cost.csv", "cost.json", "gradients"
 WHAT_IS_A_RUN = (
-    f"a run folder is what `momentumrnn train` and `momentumrnn reproduce` write: it holds {RECIPE} and, after "
-    f"the first epoch, {METRICS}"
+    f"a run folder is what `momentumrnn train` and `momentumrnn reproduce` write: it holds {RECIPE} and, "
+    f"after the first epoch, {METRICS}"
 )
 
 
@@ -38,7 +38,8 @@ def find_runs(paths: Sequence[Path]) -> Found:
     """Read every run folder; one that is damaged is left out with a warning.
 
     Args:
-        paths: Run folders, or folders that hold some, however deep. Of a run folder, the plan beside it counts.
+        paths: Run folders, or folders that hold some, however deep; of a run folder, the plan beside it
+            counts, too.
 
     Raises:
         CheckpointError: A folder does not exist, or in none of them is a run, a plan or a measurement.

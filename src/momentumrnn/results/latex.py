@@ -35,7 +35,7 @@ SPECIAL = {
 
 
 def to_latex(tables: Sequence[Table]) -> str:
-    """Tables as floats, to be read into a document with ``\\input``.
+    r"""Tables as floats, to be read into a document with ``\input``.
 
     Args:
         tables: Any.
@@ -44,13 +44,13 @@ def to_latex(tables: Sequence[Table]) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is; characters that no usual font of LaTeX has become question marks.
+    r"""Text that LaTeX prints as it is; what its usual fonts do not have becomes a question mark.
 
     Args:
         text: In a line.
 
-    >>> escape_latex("50 % of step_size ± 1.2e-04")
-    '50 \\\\% of step\\\\_size $\\\\pm$ $1.2\\\\times10^{-4}$'
+    >>> print(escape_latex("50 % of step_size ± 1.2e-04"))
+    50 \% of step\_size $\pm$ $1.2\times10^{-4}$
     """
     parts = re.split(r"(\d\.\de[-+]\d+)", text)
     return "".join(_power(part) if index % 2 else _escape(part) for index, part in enumerate(parts))

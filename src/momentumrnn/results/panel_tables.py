@@ -61,7 +61,7 @@ def grid_table(panel: PanelResult, title: str) -> Table:
         title,
         (f"{first} ↓  {second} →", *(f"{value:g}" for value in across)),
         tuple((f"{value:g}", *values[k * width : (k + 1) * width]) for k, value in enumerate(down)),
-        tuple(_notes(panel, [quantity])),
+        tuple(_notes(panel, [quantity], published=False)),
     )
 
 
@@ -131,7 +131,7 @@ def _line(
     return (*cells, epochs)
 
 
-def _notes(panel: PanelResult, quantities: Sequence[Quantity]) -> list[str]:
+def _notes(panel: PanelResult, quantities: Sequence[Quantity], published: bool = True) -> list[str]:
     have = [len(row.counted) for row in panel.rows if row.counted]
     over = f"Mean ± sample standard deviation over {show_range(have)} seed(s). " if have else ""
     notes = [over + " ".join(quantity.meaning for quantity in quantities)]
@@ -141,6 +141,8 @@ def _notes(panel: PanelResult, quantities: Sequence[Quantity]) -> list[str]:
         )
     if any(not run.finished for row in panel.rows if not row.provisional for run in row.runs):
         notes.append("Unfinished runs beside finished ones do not count.")
+    if not published:
+        return notes
     sources: dict[str, list[str]] = {}
     for row in panel.rows:
         if row.recipe.published.values() and row.recipe.published.source:

@@ -82,6 +82,8 @@ def training_figure(groups: Mapping[str, Sequence[RunRecord]], metric: Metric, t
         if shown == metric:
             _draw_baselines(axes, runs)
     figure.suptitle(f"{title}\n{_band(seeds)}", fontsize=12)
+    # Or an axis touches the name of the next one's.
+    figure.set_layout_engine("constrained", wspace=0.05)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=4, fontsize=10, handlelength=3.5, frameon=False

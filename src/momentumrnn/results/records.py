@@ -10,7 +10,7 @@ from typing import Any
 from momentumrnn.results.numbers import Spread
 from momentumrnn.results.panel_tables import differences
 from momentumrnn.results.quantities import quantities_of
-from momentumrnn.results.report import Report, Section
+from momentumrnn.results.report import Report
 from momentumrnn.results.rows import NOT_RUN, NOTHING_YET, PanelResult, RowResult
 from momentumrnn.results.time_to_target import minutes_over, published_minutes
 
@@ -25,10 +25,10 @@ def to_records(report: Report) -> list[Record]:
 
     Returns:
         In each: ``experiment, smoke, changes, panel, row, model, hidden_size, parameters`` say what was run;
-        ``status, seeds, planned_seeds, epochs, of_epochs`` how far (``epochs`` those of the least advanced run that
-        counts); ``quantity, unit, mean, std, values`` what came out; ``published, published_std, source,
-        difference`` what stands beside it, ``baseline`` what can be had without learning; ``folders`` where
-        the runs are.
+        ``status, seeds, planned_seeds, epochs, of_epochs`` how far (``epochs`` those of the least advanced
+        run that counts); ``quantity, unit, mean, std, values`` what came out; ``published, published_std,
+        source, difference`` what stands beside it, ``baseline`` what can be had without learning;
+        ``folders`` where the runs are.
     """
     return [
         {

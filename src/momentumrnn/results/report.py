@@ -93,8 +93,8 @@ def build_report(found: Found, experiments: Sequence[str] = ()) -> Report:
 
     Args:
         found: What lies in some folders.
-        experiments: Names of tables and figures, where only these are wanted; what lies in the folders of other
-            ones is left out then.
+        experiments: Names of tables and figures, where only these are wanted; runs of others are left out
+            then.
     """
     matched = match_runs(found)
     warnings = [*found.warnings, *matched.warnings]
@@ -114,10 +114,9 @@ def build_report(found: Found, experiments: Sequence[str] = ()) -> Report:
         for row in panel.rows
         for run in row.runs
     }
-    if len(listed) < len(found.runs) and experiments:
-        warnings.append(
-            f"{len(found.runs) - len(listed)} of {len(found.runs)} runs are of other experiments and not shown"
-        )
+    left_out = len(found.runs) - len(listed)
+    if left_out and experiments:
+        warnings.append(f"{left_out} of {len(found.runs)} runs are not shown: they are of other experiments")
     runs = sorted(listed.values(), key=lambda run: str(run.folder))
     return Report(sections, runs, [*warnings, *warnings_of(runs)])
 
@@ -178,7 +177,8 @@ def _run(result: PanelResult) -> str:
 def _cost(
     panel: Panel, folders: Sequence[Path], heading: str, name: str, experiment: str, warnings: list[str]
 ) -> Part:
-    tables, drawings = [], []
+    tables: list[Table] = []
+    drawings: list[Drawing] = []
     for folder in folders:
         try:
             costs = read_costs(folder)

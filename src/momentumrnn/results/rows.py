@@ -88,8 +88,11 @@ class PanelResult:
 
     @property
     def groups(self) -> dict[str, Sequence[RunRecord]]:
-        """Label → the runs that count, none where it was not run."""
-        return {row.label: row.counted for row in self.rows}
+        """Label → the runs that count, none where it was not run; with the epochs there are so far."""
+        return {
+            f"{row.label} ({row.show_epochs()})" if row.provisional else row.label: row.counted
+            for row in self.rows
+        }
 
     @property
     def begun(self) -> bool:

@@ -101,8 +101,8 @@ def _notes(summary: pd.DataFrame, metric: Metric) -> list[str]:
     to_target = " Epochs to 90 %: of validation accuracy, over the seeds that reached it." if as_paper else ""
     notes = [
         f"Mean ± sample standard deviation over {show_range(list(summary['seeds']))} seed(s). Test "
-        f"{metric.name}: at the best validation epoch; best test {metric.name}: the best over epochs, chosen by "
-        f"the test set itself{as_paper}.{to_target} Seconds: the median epoch, training and evaluation."
+        f"{metric.name}: at the best validation epoch; best test {metric.name}: the best over epochs, chosen "
+        f"by the test set itself{as_paper}.{to_target} Seconds: the median epoch, training and evaluation."
     ]
     unfinished = int(summary["unfinished"].sum())
     if unfinished:

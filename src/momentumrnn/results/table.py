@@ -32,12 +32,14 @@ def print_table(table: Table, console: Console) -> None:
         table: Any.
         console: The terminal.
     """
-    shown = RichTable(title=Text(table.title), box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for index, heading in enumerate(table.headings):
         # A deviation stays with its mean.
         shown.add_column(Text(heading), justify="right" if index else "left")
     for cells in table.rows:
         shown.add_row(*(Text(cell.replace(" ± ", "\xa0±\xa0")) for cell in cells))
+    if table.title:
+        console.print(table.title, style="bold", highlight=False, markup=False)
     console.print(shown)
     for note in table.notes:
         console.print(note, highlight=False, markup=False)

@@ -92,9 +92,8 @@ def time_table(panel: PanelResult, title: str) -> Table:
         tuple(rows),
         (
             f"Minutes of training and evaluation up to the first epoch whose test {name} is at "
-            f"{show_number(target, digits_of(panel.metric))}{panel.metric.unit}, the test chosen as the paper does. The "
-            "paper's were taken on another machine, so the ratios between models can be compared, the minutes "
-            "cannot.",
+            f"{show_number(target, digits_of(panel.metric))}{panel.metric.unit}. The paper's were taken on "
+            "another machine: the ratios between models can be compared, the minutes cannot.",
         ),
     )
 

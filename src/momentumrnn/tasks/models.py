@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -17,7 +18,9 @@ OPTIONS = ("velocity", "learnable")
 LAYER_OPTIONS = {"map": "map", "rebase_every": "rebase_every", "orthogonal_init": "init"}
 
 
-def recurrent_layers() -> dict[str, type[nn.Module]]:
+# Signatures are slow to read, and every recipe that is built asks for those of all layers.
+@cache
+def recurrent_layers() -> Mapping[str, type[nn.Module]]:
     """Every public recurrent layer of the package, without the single-step cells."""
     public = {name: getattr(momentumrnn, name) for name in momentumrnn.__all__}
     return {
@@ -108,13 +111,11 @@ def build_layer(
         raise RecipeError(f"model {name}: {error}") from error
 
 
-# Signatures are slow to read, and every recipe asks for those of all layers.
-@cache
-def _argument_names(layer: type) -> frozenset[str]:
+def _argument_names(layer: type) -> set[str]:
     # A named layer passes on what it does not take itself.
-    return frozenset(
+    return {
         name
         for base in layer.__mro__
         if issubclass(base, nn.Module)
         for name in inspect.signature(base.__init__).parameters
-    )
+    }

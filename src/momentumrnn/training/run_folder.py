@@ -46,7 +46,7 @@ class RunFolder:
         return read_metrics(self.path / METRICS)
 
     def starts(self) -> list[dict[str, Any]]:
-        """Versions, platform and command of every time the run was started; empty where they cannot be read."""
+        """Versions, platform and command of every time the run was started, as far as they can be read."""
         path = self.path / VERSIONS
         try:
             starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
