@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from momentumrnn.results.numbers import NOTHING, Spread, decimals, show_spread
+from momentumrnn.results.numbers import NOTHING, Spread, decimals
 from momentumrnn.results.runs import RunRecord, counted
 from momentumrnn.tasks import Metric
 from momentumrnn.tasks.contract import ACCURACY, LOSS
@@ -77,8 +77,8 @@ class Quantity:
         numbers = [*values, *([] if std is None else [std])]
         least = self.digits if self.metric != LOSS else 0
         digits = max([least, *map(decimals, numbers)])
-        deviation = math.nan if std is None else std
-        return "\n".join(show_spread(value, deviation, digits) for value in values) or NOTHING
+        deviation = "" if std is None else f" ± {std:.{digits}f}"
+        return "\n".join(f"{value:.{digits}f}{deviation}" for value in values) or NOTHING
 
 
 def digits_of(metric: Metric) -> int:
