@@ -5,9 +5,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
-from pathlib import Path
 
-from momentumrnn.results.plots import render
 from momentumrnn.results.remarks import show_counts, versions_of
 from momentumrnn.results.report import SMOKE, Drawing, Part, Report, Section, slug
 from momentumrnn.results.rows import NOT_RUN, NOTHING_YET
@@ -16,6 +14,8 @@ from momentumrnn.results.table import Table
 from momentumrnn.training.run_folder import METRICS
 
 MISSING = {NOT_RUN, NOTHING_YET, "not measured", "not reached"}
+# In inches; a wider plot has panels side by side and may fill the page.
+NARROW = 8.5
 
 
 def to_page(report: Report, about: Mapping[str, str]) -> str:
@@ -26,7 +26,7 @@ def to_page(report: Report, about: Mapping[str, str]) -> str:
         about: What it was made with.
     """
     style = (resources.files("momentumrnn.results") / "page.css").read_text(encoding="utf-8")
-    smoke = any(section.setting.smoke for section in report.sections)
+    smoke = bool(report.sections) and all(section.setting.smoke for section in report.sections)
     title = "Runs beside the paper's numbers"
     names = _anchors(report.sections)
     contents = "\n".join(
@@ -141,13 +141,11 @@ def _lines(text: str) -> str:
 
 
 def _drawing(drawing: Drawing) -> str:
-    if isinstance(drawing.figure, Path):
-        kind, content, width = "image/png", drawing.figure.read_bytes(), 8.0
-    else:
-        kind, content = "image/svg+xml", render(drawing.figure, "svg")
-        width = drawing.figure.get_size_inches()[0]
-    narrow = ' class="narrow"' if width <= 8.5 else ""
-    picture = base64.b64encode(content).decode("ascii")
+    # Lines stay sharp at every size where they can.
+    suffix = drawing.formats[-1]
+    kind = {"png": "image/png", "svg": "image/svg+xml"}[suffix]
+    picture = base64.b64encode(drawing.content(suffix)).decode("ascii")
+    narrow = ' class="narrow"' if drawing.width <= NARROW else ""
     text = escape(drawing.text, quote=True)
     return (
         f'<figure{narrow}>\n<div class="scroll"><img src="data:{kind};base64,{picture}" alt="{text}"></div>\n'

@@ -163,25 +163,6 @@ def new_figure(size: tuple[float, float]) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """Write a figure.
-
-    Args:
-        figure: Any.
-        path: Where, without a suffix.
-        formats: Suffixes of files.
-
-    Returns:
-        The files.
-    """
-    files = []
-    for suffix in formats:
-        # Not with_suffix: a dot in the name does not begin a suffix.
-        files.append(path.with_name(f"{path.name}.{suffix}"))
-        write_atomically(files[-1], render(figure, suffix))
-    return files
-
-
 def render(figure: Figure, suffix: str) -> bytes:
     """A figure as the contents of a file.
 
@@ -205,7 +186,11 @@ def plot_convergence(runs: Sequence[RunRecord], title: str, path: Path) -> list[
     Returns:
         The files.
     """
-    return save_figure(convergence_figure(runs, title), path)
+    figure = convergence_figure(runs, title)
+    files = [path.with_suffix(f".{suffix}") for suffix in FORMATS]
+    for file, suffix in zip(files, FORMATS, strict=True):
+        write_atomically(file, render(figure, suffix))
+    return files
 
 
 def _choose_scale(axes: Axes, means: Sequence[np.ndarray[tuple[int], np.dtype[np.float64]]]) -> None:

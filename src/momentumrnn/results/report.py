@@ -13,7 +13,7 @@ from momentumrnn.results.find import COST, GRADIENTS, Found
 from momentumrnn.results.heat_map import heat_map
 from momentumrnn.results.match import Matched, Placed, Setting, experiments_to_show, match_runs
 from momentumrnn.results.panel_tables import grid_table, results_table
-from momentumrnn.results.plots import training_figure
+from momentumrnn.results.plots import FORMATS, render, training_figure
 from momentumrnn.results.remarks import warnings_of
 from momentumrnn.results.rows import NOT_RUN, PanelResult, other_results, panel_result
 from momentumrnn.results.runs import RunRecord, label_models
@@ -24,9 +24,9 @@ from momentumrnn.training.experiments import Experiment, Panel, load_experiment
 SMOKE = "SMOKE TEST, NO RESULTS"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Drawing:
-    """A plot.
+    """A plot, drawn once for all that it is written into.
 
     Attributes:
         name: Of its file, without a suffix.
@@ -37,6 +37,28 @@ class Drawing:
     name: str
     figure: Figure | Path
     text: str
+    _drawn: dict[str, bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """What it can be had as."""
+        return ("png",) if isinstance(self.figure, Path) else FORMATS
+
+    @property
+    def width(self) -> float:
+        """In inches, as far as it is known."""
+        return 8.0 if isinstance(self.figure, Path) else float(self.figure.get_size_inches()[0])
+
+    def content(self, suffix: str) -> bytes:
+        """The contents of its file.
+
+        Args:
+            suffix: One of ``formats``.
+        """
+        if suffix not in self._drawn:
+            figure = self.figure
+            self._drawn[suffix] = figure.read_bytes() if isinstance(figure, Path) else render(figure, suffix)
+        return self._drawn[suffix]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """A table as text cells, on the terminal and in Markdown."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -26,21 +28,32 @@ class Table:
 
 
 def print_table(table: Table, console: Console) -> None:
-    """Print a table; where the terminal is too narrow, cells are broken between words.
+    """Print a table.
+
+    Where the terminal is too narrow for it, names and headings are broken between words; numbers never are, and
+    where that does not suffice, lines are longer than the terminal.
 
     Args:
         table: Any.
         console: The terminal.
     """
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    least = [_least_width(column) for column in zip(table.headings, *table.rows, strict=True)]
+    least[0] = max(len(word) for cells in (table.headings, *table.rows) for word in cells[0].split() or [""])
+    narrow = sum(least) + len(least) > console.width
+    shown = RichTable(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        width=sum(least) + len(least) if narrow else None,
+    )
     for index, heading in enumerate(table.headings):
-        # A deviation stays with its mean.
-        shown.add_column(Text(heading), justify="right" if index else "left")
+        justify: Literal["right", "left"] = "right" if index else "left"
+        shown.add_column(Text(heading), justify=justify, min_width=least[index])
     for cells in table.rows:
-        shown.add_row(*(Text(cell.replace(" ± ", "\xa0±\xa0")) for cell in cells))
+        shown.add_row(*map(Text, cells))
     if table.title:
         console.print(table.title, style="bold", highlight=False, markup=False)
-    console.print(shown)
+    console.print(shown, crop=False)
     for note in table.notes:
         console.print(note, highlight=False, markup=False)
 
@@ -62,6 +75,12 @@ def to_markdown(table: Table, level: int = 1) -> str:
     for note in table.notes:
         lines.extend(["", note])
     return "\n".join(lines) + "\n"
+
+
+def _least_width(column: Sequence[str]) -> int:
+    heading, *cells = column
+    unbroken = [*heading.split(), *(line for cell in cells for line in cell.split("\n"))]
+    return max(map(len, unbroken), default=0)
 
 
 def _line(text: str) -> str:

@@ -2,7 +2,6 @@
 
 import datetime
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,7 +10,7 @@ import momentumrnn
 from momentumrnn.errors import CheckpointError
 from momentumrnn.results.latex import to_latex
 from momentumrnn.results.page import to_page
-from momentumrnn.results.plots import FORMATS, save_figure
+from momentumrnn.results.plots import FORMATS
 from momentumrnn.results.records import to_csv, to_json, to_records
 from momentumrnn.results.report import Report
 from momentumrnn.results.table import Table, to_markdown
@@ -81,11 +80,10 @@ def _write_plots(report: Report, folder: Path, formats: Sequence[Format]) -> lis
     folder.mkdir(exist_ok=True)
     files: list[Path] = []
     for drawing in drawings:
-        if not isinstance(drawing.figure, Path):
-            files.extend(save_figure(drawing.figure, folder / drawing.name, wanted))
-        elif "png" in wanted:
-            files.append(folder / f"{drawing.name}.png")
-            shutil.copyfile(drawing.figure, files[-1])
+        for suffix in drawing.formats:
+            if suffix in wanted:
+                files.append(folder / f"{drawing.name}.{suffix}")
+                write_atomically(files[-1], drawing.content(suffix))
     return files
 
 
