@@ -98,9 +98,9 @@ def write_plan(folder, plan, skip=(), unfinished=()):
             write_run(folder / name, recipe, curve(recipe, epochs, best, seed))
 
 
-def write_cost(folder, skip=()):
+def write_cost(folder, skip=(), panels=3):
     lines = ["panel,row,train_seconds,train_ratio,eval_seconds,eval_ratio,train_bytes,eval_bytes"]
-    for panel in load_experiment("cost").panels:
+    for panel in load_experiment("cost").panels[:panels]:
         for number, row in enumerate(panel.all_rows()):
             if row.name not in skip:
                 ratio = 1 + 0.13 * number

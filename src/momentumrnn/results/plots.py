@@ -137,7 +137,8 @@ def draw_curves(
         axes.set_ylim(0, 101)
     elif metric == LOSS:
         _choose_scale(axes, means)
-    axes.set_xlim(left=1)
+    if means:
+        axes.set_xlim(left=1)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     return seeds

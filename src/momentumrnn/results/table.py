@@ -30,8 +30,8 @@ class Table:
 def print_table(table: Table, console: Console) -> None:
     """Print a table.
 
-    Where the terminal is too narrow for it, names and headings are broken between words; numbers never are, and
-    where that does not suffice, lines are longer than the terminal.
+    Where the terminal is too narrow for it, names and headings are broken between words; numbers never are,
+    and where that does not suffice, lines are longer than the terminal.
 
     Args:
         table: Any.
