@@ -9,6 +9,10 @@ from made_runs import curve, write_cost, write_plan, write_run
 
 from momentumrnn.errors import CheckpointError
 from momentumrnn.results import build_report, find_runs, make_folder, write_report
+from momentumrnn.results.match import Setting
+from momentumrnn.results.page import to_page
+from momentumrnn.results.report import Part, Report, Section
+from momentumrnn.results.table import Table
 from momentumrnn.training import load_recipe
 from momentumrnn.training.plan import Plan
 
@@ -109,6 +113,14 @@ def test_names_do_not_become_markup(written):
     assert "&lt;b&gt;&amp;" in text
     assert not page.all("b")
     assert any("<b>&'\"" in each for each in page.text)
+    hostile = "<i a='\">&amp;"
+    table = Table(hostile, (hostile, hostile), ((hostile, hostile),), (hostile,))
+    section = Section(hostile, hostile, Setting(), [Part(hostile, (table,))])
+    page = Page(to_page(Report([section], [], [hostile]), {hostile: hostile}))
+    assert not page.all("i")
+    # Contents, two facts, a warning, two headings, the table's four cells and its note.
+    assert page.text.count(hostile) == 11
+    assert page.all("div")[0]["aria-label"] == hostile
 
 
 def test_what_a_reader_is_told(written):

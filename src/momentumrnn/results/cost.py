@@ -219,6 +219,6 @@ def _flat(told: Mapping[str, object]) -> dict[str, str]:
     for key, value in told.items():
         if isinstance(value, dict):
             flat.update(_flat(value))
-        elif value is not None:
+        elif isinstance(value, str | int | float) and not isinstance(value, bool):
             flat[str(key)] = str(value)
     return flat

@@ -42,8 +42,8 @@ def find_runs(paths: Sequence[Path]) -> Found:
             counts, too.
 
     Raises:
-        CheckpointError: A folder does not exist, or in none of them is a run, a plan or a measurement; or none
-            is given.
+        CheckpointError: None is given, one does not exist, or in none of them is a run, a plan or a
+            measurement.
     """
     if not paths:
         raise CheckpointError(f"expected one or more folders, got none; {WHAT_IS_A_RUN}")
