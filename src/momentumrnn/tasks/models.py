@@ -1,9 +1,8 @@
 """The recurrent layers of the package by name, and how a recipe's words become one."""
 
 import difflib
+import functools
 import inspect
-from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from torch import nn
@@ -18,9 +17,9 @@ OPTIONS = ("velocity", "learnable")
 LAYER_OPTIONS = {"map": "map", "rebase_every": "rebase_every", "orthogonal_init": "init"}
 
 
-# Signatures are slow to read, and every recipe that is built asks for those of all layers.
-@cache
-def recurrent_layers() -> Mapping[str, type[nn.Module]]:
+# Every recipe that is built asks several times.
+@functools.cache
+def recurrent_layers() -> dict[str, type[nn.Module]]:
     """Every public recurrent layer of the package, without the single-step cells."""
     public = {name: getattr(momentumrnn, name) for name in momentumrnn.__all__}
     return {
