@@ -43,7 +43,7 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], ["train", "compare", "data"]),
+        ([], ["train", "compare", "report", "data"]),
         (["train"], ["RECIPE", "--set KEY=VALUE", "--out FOLDER", "--data-folder", "--device", "--threads"]),
         (["compare", "digits"], ["--seeds", "--set KEY=VALUE", "--out FOLDER"]),
         (["data"], ["list", "fetch", "check"]),

@@ -9,9 +9,16 @@ import pytest
 from rich.console import Console
 
 from momentumrnn.errors import CheckpointError, RecipeError
-from momentumrnn.results import plot_convergence, print_table, read_runs, summarise, to_markdown
+from momentumrnn.results import (
+    RunRecord,
+    plot_convergence,
+    print_table,
+    read_runs,
+    summarise,
+    summary_table,
+    to_markdown,
+)
 from momentumrnn.results.plots import convergence_figure
-from momentumrnn.results.summary import RunRecord
 from momentumrnn.tasks.contract import LOSS, MSE
 from momentumrnn.training import load_recipe
 from momentumrnn.training.history import Epoch, write_metrics
@@ -56,7 +63,7 @@ def test_summary_by_hand(runs):
 def test_one_seed_has_no_deviation(runs):
     table = summarise(runs[:1])
     assert math.isnan(table.loc[0, "test_accuracy_std"])
-    assert "| 90.00 |" in to_markdown(table)
+    assert "| 90.00 |" in to_markdown(summary_table(table))
 
 
 def test_settings_are_not_mixed(runs):
@@ -70,7 +77,7 @@ def test_settings_are_not_mixed(runs):
 
 
 def test_markdown(runs):
-    text = to_markdown(summarise(runs), "LSTMs on digits")
+    text = to_markdown(summary_table(summarise(runs), "LSTMs on digits"))
     assert "| LSTM | 1,234 | 71.33 ± 35.85 | 75.33 ± 39.27 | 2.5 (2/3) | 4.00 |" in text
     assert "| AdamLSTM | 1,234 | 65.00 ± 7.07 | 65.00 ± 7.07 | not reached | 1.00 |" in text
     assert "sample standard deviation over 2 to 3 seed(s)" in text
@@ -79,13 +86,15 @@ def test_markdown(runs):
 
 def test_an_unfinished_run_is_said_to_be_one(runs):
     unfinished = run("digits-lstm", 3, [0.5], [0.4], epochs=9)
-    assert "1 run(s) are not finished" in to_markdown(summarise([*runs, unfinished]))
+    assert "1 run(s) are not finished" in to_markdown(summary_table(summarise([*runs, unfinished])))
     nothing_yet = run("digits-sr-lstm", 0, [], [], epochs=9)
-    assert "| SRLSTM | 1,234 | – | – | not reached | – |" in to_markdown(summarise([*runs, nothing_yet]))
+    assert "| SRLSTM | 1,234 | – | – | not reached | – |" in to_markdown(
+        summary_table(summarise([*runs, nothing_yet]))
+    )
 
 
 def test_numbers_are_whole_on_a_terminal_of_80_columns(runs, capsys):
-    print_table(summarise(runs), Console(width=80), "LSTMs on digits")
+    print_table(summary_table(summarise(runs), "LSTMs on digits"), Console(width=80))
     shown = capsys.readouterr().out
     for whole in (
         "AdamLSTM",
@@ -149,7 +158,7 @@ def test_errors_are_summarised_by_the_lowest():
     assert row["best_test_mse"] == pytest.approx(np.mean([4, 7]))
     assert row["validation_mse"] == 5.0
     assert not [name for name in row if "accuracy" in name or "90" in name]
-    text = to_markdown(summarise(runs), "Speech")
+    text = to_markdown(summary_table(summarise(runs), "Speech"))
     assert (
         "| model | parameters | test mse | best test mse | seconds an epoch |\n|---|---:|---:|---:|---:|"
         in text
@@ -161,7 +170,7 @@ def test_errors_are_summarised_by_the_lowest():
 
 def test_what_can_be_had_without_learning_is_in_the_plot():
     runs = [error_run("adding-750-lstm-128", 0, [(0.17, 0.17), (0.1, 0.1)], LOSS)]
-    assert "| LSTM | 1,234 | 0.1000 | 0.1000 | 1.00 |" in to_markdown(summarise(runs))
+    assert "| LSTM | 1,234 | 0.1000 | 0.1000 | 1.00 |" in to_markdown(summary_table(summarise(runs)))
     (axes,) = convergence_figure(runs, "adding").axes
     curve, baseline = axes.lines
     np.testing.assert_allclose(curve.get_ydata(), [0.17, 0.1])

@@ -137,6 +137,29 @@ def sweep(
     )
 
 
+def report(
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUNS…")],
+    *,
+    experiment: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME…")] = (),
+    out: Out = None,
+    formats: Annotated[
+        tuple[Literal["markdown", "csv", "json", "latex", "png", "svg", "html"], ...],
+        tyro.conf.arg(metavar="FORMAT…"),
+    ] = ("markdown", "csv", "json", "latex", "png", "svg", "html"),
+) -> None:
+    """Put runs beside the paper's numbers: tables, plots, and a page that holds them all.
+
+    Args:
+        runs: Run folders, or folders that hold some, such as that of momentumrnn reproduce.
+        experiment: Only these tables and figures, such as table1 fig3, or all, whether they were run or not.
+        out: Where it goes; report beside the runs where absent.
+        formats: As what: markdown, csv, json, latex, png, svg, html; all where absent.
+    """
+    from momentumrnn.cli.report import report as make
+
+    make(runs, experiment, out, formats)
+
+
 def bench(
     *,
     shapes: Annotated[str | None, tyro.conf.arg(metavar="TxBxdxh,…")] = None,
@@ -265,12 +288,13 @@ def run_command(words: Sequence[str]) -> None:
     data.command(name="check")(data_check)
     app.command(name="train")(train)
     app.command(compare, name="compare", help="Train several models alike, and compare them.")
+    app.command(name="report")(report)
     app.command(name="sweep")(sweep)
     app.command(name="generate")(generate)
     app.command(name="bench")(bench)
     app.command(data, name="data", help="List, fetch and check datasets.")
     app.cli(
         prog="momentumrnn",
-        description="Recurrent networks with momentum: train, reproduce, compare, measure.",
+        description="Recurrent networks with momentum: train, compare, report, measure.",
         args=list(words),
     )

@@ -8,7 +8,14 @@ from pathlib import Path
 from rich.console import Console
 
 from momentumrnn.errors import RecipeError
-from momentumrnn.results import plot_convergence, print_table, read_runs, summarise, to_markdown
+from momentumrnn.results import (
+    plot_convergence,
+    print_table,
+    read_runs,
+    summarise,
+    summary_table,
+    to_markdown,
+)
 from momentumrnn.training import Recipe, load_recipe, train
 from momentumrnn.training.files import write_atomically
 from momentumrnn.training.progress import Bars, Lines, Progress
@@ -94,8 +101,9 @@ def report(dataset: str, folders: Sequence[Path], out: Path, console: Console) -
     """
     runs = read_runs(folders)
     summary = summarise(runs)
-    print_table(summary, console, f"LSTMs on {dataset}")
+    table = summary_table(summary, f"LSTMs on {dataset}")
+    print_table(table, console)
     files = [out / "table.md", out / "results.csv"]
-    write_atomically(files[0], to_markdown(summary, f"LSTMs on {dataset}"))
+    write_atomically(files[0], to_markdown(table))
     write_atomically(files[1], summary.to_csv(index=False, lineterminator="\n"))
     return [*files, *plot_convergence(runs, f"LSTMs on {dataset}", out / "convergence")]

@@ -1,20 +1,28 @@
 """What runs are judged by, against epochs."""
 
-from collections.abc import Sequence
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from momentumrnn.results.summary import RunRecord, group_runs, metric_of
+from momentumrnn.results.runs import RunRecord, group_runs, metric_of
 from momentumrnn.tasks import Metric
-from momentumrnn.tasks.contract import ACCURACY
+from momentumrnn.tasks.contract import ACCURACY, LOSS
+from momentumrnn.training.files import write_atomically
+from momentumrnn.training.history import Epoch
 
 # Okabe and Ito's colours, told apart by colour-blind readers; with the dashes, by black-and-white printers.
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)), (0, (10, 2)), (0, (1, 1)), (0, (4, 1)))
+# Losses further apart than this are drawn on a logarithmic axis.
+DECADES = 1.5
+FORMATS = ("png", "svg")
 
 
 def convergence_figure(runs: Sequence[RunRecord], title: str) -> Figure:
@@ -31,21 +39,91 @@ def convergence_figure(runs: Sequence[RunRecord], title: str) -> Figure:
         RecipeError: They are judged by different metrics.
     """
     metric = metric_of(runs)
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((8, 5))
     axes = figure.add_subplot()
     held_out = all(epoch.validation_metric is not None for run in runs for epoch in run.history)
+    part = "validation" if held_out else "test"
+
+    def value(epoch: Epoch) -> float | None:
+        return epoch.validation_metric if held_out else epoch.test_metric
+
+    seeds = draw_curves(axes, group_runs(runs), value, metric, f"{part} {metric.name}")
+    _draw_baselines(axes, runs)
+    axes.set_title(f"{title}\n{_band(seeds)}", fontsize=12)
+    axes.legend(
+        loc="lower right" if metric.higher_is_better else "upper right", fontsize=11, handlelength=3.5
+    )
+    return figure
+
+
+def training_figure(groups: Mapping[str, Sequence[RunRecord]], metric: Metric, title: str) -> Figure:
+    """Loss of training at the left, loss of the test at the right; then the test metric, where it is no loss.
+
+    A mean line a model and a band of one standard deviation over seeds, on a logarithmic axis where losses
+    span decades.
+
+    Args:
+        groups: Label → runs; a model without any keeps its colour and is not drawn.
+        metric: What they are judged by.
+        title: Above the plot.
+    """
+    panels: list[tuple[str, Metric, Callable[[Epoch], float | None]]] = [
+        ("training loss", LOSS, lambda epoch: epoch.train_loss),
+        ("test loss", LOSS, lambda epoch: epoch.test_loss),
+    ]
+    if metric.higher_is_better:
+        panels.append((f"test {metric.name}", metric, lambda epoch: epoch.test_metric))
+    figure = new_figure((4.7 * len(panels), 5.0))
+    runs = [run for members in groups.values() for run in members]
     seeds = 0
-    for index, (label, members) in enumerate(group_runs(runs).items()):
-        curves = [_curve(run, held_out, metric) for run in members if run.history]
+    for index, (name, shown, value) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), index + 1)
+        seeds = max(seeds, draw_curves(axes, groups, value, shown, name))
+        if shown == metric:
+            _draw_baselines(axes, runs)
+    figure.suptitle(f"{title}\n{_band(seeds)}", fontsize=12)
+    # Or an axis touches the name of the next one's.
+    figure.set_layout_engine("constrained", wspace=0.05)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=4, fontsize=10, handlelength=3.5, frameon=False
+    )
+    return figure
+
+
+def draw_curves(
+    axes: Axes,
+    groups: Mapping[str, Sequence[RunRecord]],
+    value: Callable[[Epoch], float | None],
+    metric: Metric,
+    name: str,
+) -> int:
+    """Draw a mean line a model, with its band, as far as all its seeds go.
+
+    Args:
+        axes: Where.
+        groups: Label → runs; a model without any keeps its colour.
+        value: From an epoch to what is drawn, unscaled.
+        metric: What it is an amount of.
+        name: Of the vertical axis.
+
+    Returns:
+        The most seeds that a line is over.
+    """
+    seeds, means = 0, []
+    for index, (label, members) in enumerate(groups.items()):
+        curves = [_curve(run, value, metric) for run in members if run.history]
         if not curves:
             continue
         seeds = max(seeds, len(curves))
         shown = min(len(curve) for curve in curves)
         stacked = np.stack([curve[:shown] for curve in curves])
         epochs, mean = np.arange(1, shown + 1), stacked.mean(axis=0)
-        colour, dashes = COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
-        axes.plot(epochs, mean, color=colour, linestyle=dashes, linewidth=2, label=label)
+        colour, dashes = look(index)
+        # A single epoch has no line.
+        mark = "o" if shown == 1 else None
+        axes.plot(epochs, mean, color=colour, linestyle=dashes, linewidth=2, marker=mark, label=label)
+        means.append(mean)
         if len(curves) > 1:
             spread = stacked.std(axis=0, ddof=1)
             low, high = mean - spread, mean + spread
@@ -54,22 +132,48 @@ def convergence_figure(runs: Sequence[RunRecord], title: str) -> Figure:
             axes.fill_between(epochs, low, high, color=colour, alpha=0.13, linewidth=0)
     axes.set_xlabel("epoch", fontsize=12)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    part, unit = "validation" if held_out else "test", f", {metric.unit}" if metric.unit else ""
-    axes.set_ylabel(f"{part} {metric.name}{unit}", fontsize=12)
+    axes.set_ylabel(f"{name}, {metric.unit}" if metric.unit else name, fontsize=12)
     if metric == ACCURACY:
         axes.set_ylim(0, 101)
-    for baseline in {run.recipe.task().baseline() for run in runs}:
-        if baseline is not None:
-            axes.axhline(baseline.value, color="grey", linestyle="dotted", linewidth=1.5, label=baseline.name)
-    axes.set_xlim(left=1)
+    elif metric == LOSS:
+        _choose_scale(axes, means)
+    if means:
+        axes.set_xlim(left=1)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    band = f"mean of {seeds} seeds, band ± one standard deviation" if seeds > 1 else "one seed"
-    axes.set_title(f"{title}\n{band}", fontsize=12)
-    axes.legend(
-        loc="lower right" if metric.higher_is_better else "upper right", fontsize=11, handlelength=3.5
-    )
+    return seeds
+
+
+def look(index: int) -> tuple[str, str | tuple[int, tuple[float, ...]]]:
+    """Colour and dashes of the n-th of several models; no two of the first 49 are alike.
+
+    Args:
+        index: From 0.
+    """
+    return COLOURS[index % len(COLOURS)], DASHES[(index + index // len(COLOURS)) % len(DASHES)]
+
+
+def new_figure(size: tuple[float, float]) -> Figure:
+    """A figure that can be saved, without the state of ``pyplot``.
+
+    Args:
+        size: Width and height in inches.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
     return figure
+
+
+def render(figure: Figure, suffix: str) -> bytes:
+    """A figure as the contents of a file.
+
+    Args:
+        figure: Any.
+        suffix: ``png`` or ``svg``.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=suffix, dpi=150)
+    return drawn.getvalue()
 
 
 def plot_convergence(runs: Sequence[RunRecord], title: str, path: Path) -> list[Path]:
@@ -84,12 +188,34 @@ def plot_convergence(runs: Sequence[RunRecord], title: str, path: Path) -> list[
         The files.
     """
     figure = convergence_figure(runs, title)
-    files = [path.with_suffix(".png"), path.with_suffix(".svg")]
-    for file in files:
-        figure.savefig(file, dpi=150)
+    files = [path.with_suffix(f".{suffix}") for suffix in FORMATS]
+    for file, suffix in zip(files, FORMATS, strict=True):
+        write_atomically(file, render(figure, suffix))
     return files
 
 
-def _curve(run: RunRecord, held_out: bool, metric: Metric) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    values = [epoch.validation_metric if held_out else epoch.test_metric for epoch in run.history]
+def _choose_scale(axes: Axes, means: Sequence[np.ndarray[tuple[int], np.dtype[np.float64]]]) -> None:
+    values = np.concatenate(means) if means else np.array([])
+    values = values[np.isfinite(values)]
+    if not len(values) or values.min() <= 0 or math.log10(values.max() / values.min()) < DECADES:
+        return
+    axes.set_yscale("log")
+    # A band that reaches below zero must not stretch the axis.
+    axes.set_ylim(bottom=values.min() / 2)
+
+
+def _draw_baselines(axes: Axes, runs: Sequence[RunRecord]) -> None:
+    for baseline in {run.recipe.task().baseline() for run in runs}:
+        if baseline is not None:
+            axes.axhline(baseline.value, color="grey", linestyle="dotted", linewidth=1.5, label=baseline.name)
+
+
+def _band(seeds: int) -> str:
+    return f"mean of {seeds} seeds, band ± one standard deviation" if seeds > 1 else "one seed"
+
+
+def _curve(
+    run: RunRecord, value: Callable[[Epoch], float | None], metric: Metric
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    values = [value(epoch) for epoch in run.history]
     return metric.scale * np.array(values, dtype=np.float64)

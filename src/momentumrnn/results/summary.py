@@ -1,113 +1,20 @@
-"""From run folders to one row a model."""
+"""Runs side by side: one row a model."""
 
-import dataclasses
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
-from momentumrnn.errors import CheckpointError, RecipeError
-from momentumrnn.tasks import Metric
+from momentumrnn.results.numbers import Spread, show_number, show_range, show_spread
+from momentumrnn.results.quantities import digits_of, heading_of
+from momentumrnn.results.runs import RunRecord, group_runs, metric_of
+from momentumrnn.results.table import Table
+from momentumrnn.tasks import METRICS, Metric
 from momentumrnn.tasks.contract import ACCURACY
-from momentumrnn.training.history import Epoch, best_test_epoch, best_validation_epoch, first_epoch_at
-from momentumrnn.training.model import build_model
-from momentumrnn.training.recipe import Recipe
-from momentumrnn.training.run_folder import RunFolder
+from momentumrnn.training.history import best_test_epoch, best_validation_epoch, first_epoch_at
 
 TARGET_ACCURACY = 0.9
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """A run as it is reported.
-
-    Attributes:
-        folder: The run folder.
-        recipe: Its recipe.
-        history: What was measured.
-        parameters: How many numbers the model learns.
-    """
-
-    folder: Path
-    recipe: Recipe
-    history: tuple[Epoch, ...]
-    parameters: int
-
-    @property
-    def finished(self) -> bool:
-        """Whether every epoch of the recipe was measured."""
-        return len(self.history) >= self.recipe.training.epochs
-
-
-def read_run(folder: Path) -> RunRecord:
-    """Read a run folder.
-
-    Args:
-        folder: The run folder.
-
-    Raises:
-        CheckpointError: It is none, or is damaged.
-    """
-    run = RunFolder(folder)
-    recipe = run.recipe()
-    if recipe is None:
-        raise CheckpointError(f"{folder} is no run folder: it holds no recipe.toml")
-    model = build_model(recipe, device="meta")
-    parameters = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    return RunRecord(folder, recipe, run.history(), parameters)
-
-
-def read_runs(folders: Iterable[Path]) -> list[RunRecord]:
-    """Read run folders.
-
-    Args:
-        folders: The run folders.
-    """
-    return [read_run(folder) for folder in folders]
-
-
-def group_runs(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """Runs that differ in nothing but the seed, under the name of their model.
-
-    Args:
-        runs: Any runs; the order of their first ones is kept.
-
-    Returns:
-        Label → runs. Where one model appears in several settings, its size is added, then a number.
-    """
-    groups: dict[Recipe, list[RunRecord]] = {}
-    for run in runs:
-        training = dataclasses.replace(run.recipe.training, seed=0)
-        groups.setdefault(dataclasses.replace(run.recipe, training=training), []).append(run)
-    labelled: dict[str, list[RunRecord]] = {}
-    names = [recipe.model.name for recipe in groups]
-    for recipe, members in groups.items():
-        label = recipe.model.name
-        if names.count(label) > 1:
-            label = f"{label} {recipe.model.hidden_size}"
-        number, unique = 2, label
-        while unique in labelled:
-            number, unique = number + 1, f"{label} ({number})"
-        labelled[unique] = members
-    return labelled
-
-
-def metric_of(runs: Sequence[RunRecord]) -> Metric:
-    """What runs are judged by.
-
-    Args:
-        runs: One or more.
-
-    Raises:
-        RecipeError: They are judged by different things.
-    """
-    found = {run.recipe.task().metric for run in runs}
-    if len(found) != 1:
-        names = ", ".join(sorted(metric.name for metric in found)) or "no run"
-        raise RecipeError(f"expected runs that are judged by one metric, got {names}; report them apart")
-    return found.pop()
 
 
 def summarise(runs: Sequence[RunRecord]) -> pd.DataFrame:
@@ -134,26 +41,41 @@ def summarise(runs: Sequence[RunRecord]) -> pd.DataFrame:
     return pd.DataFrame([_row(label, members, metric) for label, members in group_runs(runs).items()])
 
 
+def summary_table(summary: pd.DataFrame, title: str = "") -> Table:
+    """A summary as text.
+
+    Args:
+        summary: From ``summarise``.
+        title: Above the table.
+    """
+    metric = next(metric for name, metric in METRICS.items() if f"test_{name}" in summary.columns)
+    head = heading_of(metric)
+    # Two lines each, so that the table fits a terminal of 80 columns.
+    to_target = ["epochs\nto 90 %"] if metric == ACCURACY else []
+    return Table(
+        title,
+        ("model", "parameters", f"test\n{head}", f"best test\n{head}", *to_target, "seconds\nan epoch"),
+        tuple(_cells(row, metric) for row in summary.to_dict("records")),
+        tuple(_notes(summary, metric)),
+    )
+
+
 def _row(label: str, runs: Sequence[RunRecord], metric: Metric) -> dict[str, object]:
     honest = [best_validation_epoch(run.history) for run in runs]
     best = [best_test_epoch(run.history) for run in runs]
-    test = [metric.scale * epoch.test_metric for epoch in honest if epoch is not None]
-    best_test = [metric.scale * epoch.test_metric for epoch in best if epoch is not None]
-    validation = [
-        metric.scale * epoch.validation_metric
-        for epoch in honest
-        if epoch is not None and epoch.validation_metric is not None
-    ]
+    test = _spread(metric, [epoch.test_metric for epoch in honest if epoch is not None])
+    best_test = _spread(metric, [epoch.test_metric for epoch in best if epoch is not None])
+    validation = _spread(metric, [epoch.validation_metric for epoch in honest if epoch is not None])
     return {
         "model": label,
         "parameters": runs[0].parameters,
         "seeds": len(runs),
         "unfinished": sum(not run.finished for run in runs),
-        f"test_{metric.name}": _mean(test),
-        f"test_{metric.name}_std": _std(test),
-        f"best_test_{metric.name}": _mean(best_test),
-        f"best_test_{metric.name}_std": _std(best_test),
-        f"validation_{metric.name}": _mean(validation),
+        f"test_{metric.name}": test.mean,
+        f"test_{metric.name}_std": test.std,
+        f"best_test_{metric.name}": best_test.mean,
+        f"best_test_{metric.name}_std": best_test.std,
+        f"validation_{metric.name}": validation.mean,
         **(_to_target(runs) if metric == ACCURACY else {}),
         "seconds_per_epoch": _median([epoch.seconds for run in runs for epoch in run.history]),
     }
@@ -162,16 +84,49 @@ def _row(label: str, runs: Sequence[RunRecord], metric: Metric) -> dict[str, obj
 def _to_target(runs: Sequence[RunRecord]) -> dict[str, object]:
     to_target = [first_epoch_at(run.history, TARGET_ACCURACY) for run in runs]
     reached = [float(epoch) for epoch in to_target if epoch is not None]
-    return {"epochs_to_90": _mean(reached), "reached_90": len(reached)}
+    return {"epochs_to_90": Spread(tuple(reached)).mean, "reached_90": len(reached)}
 
 
-def _mean(values: Sequence[float]) -> float:
-    return statistics.fmean(values) if values else float("nan")
+def _spread(metric: Metric, values: Sequence[float | None]) -> Spread:
+    return Spread(tuple(metric.scale * value for value in values if value is not None))
 
 
 def _median(values: Sequence[float]) -> float:
     return statistics.median(values) if values else float("nan")
 
 
-def _std(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else float("nan")
+def _notes(summary: pd.DataFrame, metric: Metric) -> list[str]:
+    # Of the other tasks the paper reports the test at the best validation epoch, or the loss of training.
+    as_paper = ", as the paper reports" if metric == ACCURACY else ""
+    to_target = " Epochs to 90 %: of validation accuracy, over the seeds that reached it." if as_paper else ""
+    notes = [
+        f"Mean ± sample standard deviation over {show_range(list(summary['seeds']))} seed(s). Test "
+        f"{metric.name}: at the best validation epoch; best test {metric.name}: the best over epochs, chosen "
+        f"by the test set itself{as_paper}.{to_target} Seconds: the median epoch, training and evaluation."
+    ]
+    unfinished = int(summary["unfinished"].sum())
+    if unfinished:
+        notes.append(f"{unfinished} run(s) are not finished and count with what they have measured.")
+    return notes
+
+
+def _cells(row: dict[str, Any], metric: Metric) -> tuple[str, ...]:
+    digits = digits_of(metric)
+    to_target = [_epochs(row["epochs_to_90"], row["reached_90"], row["seeds"])] if metric == ACCURACY else []
+    return (
+        str(row["model"]),
+        f"{int(row['parameters']):,}",
+        *(show_spread(row[name], row[f"{name}_std"], digits) for name in _test_columns(metric)),
+        *to_target,
+        show_number(row["seconds_per_epoch"], 2),
+    )
+
+
+def _test_columns(metric: Metric) -> tuple[str, str]:
+    return f"test_{metric.name}", f"best_test_{metric.name}"
+
+
+def _epochs(mean: float, reached: int, seeds: int) -> str:
+    if reached == 0:
+        return "not reached"
+    return f"{mean:.1f}" if reached == seeds else f"{mean:.1f} ({reached}/{seeds})"

@@ -45,6 +45,15 @@ class RunFolder:
         """What was measured so far."""
         return read_metrics(self.path / METRICS)
 
+    def starts(self) -> list[dict[str, Any]]:
+        """Versions, platform and command of every time the run was started, as far as they can be read."""
+        path = self.path / VERSIONS
+        try:
+            starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+
     def write_history(self, history: Sequence[Epoch], metric: Metric) -> None:
         """Replace ``metrics.csv``.
 
@@ -135,11 +144,7 @@ class RunFolder:
             yield
 
     def _record(self, versions: dict[str, Any]) -> None:
-        path = self.path / VERSIONS
-        try:
-            starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
-        except (ValueError, KeyError, TypeError):
-            starts = []
+        starts = self.starts()
         if starts:
             # Runs begun before this was written down had one.
             last = {"processes": 1, **starts[-1]}
@@ -151,6 +156,7 @@ class RunFolder:
                     "last digits from a run without interruption",
                     stacklevel=4,
                 )
+        path = self.path / VERSIONS
         write_atomically(path, json.dumps({"starts": [*starts, versions]}, indent=2) + "\n")
 
 
