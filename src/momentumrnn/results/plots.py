@@ -17,8 +17,8 @@ from momentumrnn.tasks.contract import ACCURACY, LOSS
 from momentumrnn.training.files import write_atomically
 from momentumrnn.training.history import Epoch
 
-# Okabe and Ito's colours, told apart by colour-blind readers, with a brown for their yellow, which is too light for
-# lines; with the dashes, by black-and-white printers.
+# Okabe and Ito's colours, told apart by colour-blind readers, with a brown for their yellow, which is too
+# light for lines; with the dashes, by black-and-white printers.
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F4F24")
 DASHES = (
     "solid",
