@@ -16,7 +16,7 @@ import torch
 import momentumrnn.training.loop as loop
 from momentumrnn.cli import main
 from momentumrnn.errors import CheckpointError
-from momentumrnn.results import read_runs, summarise, to_markdown
+from momentumrnn.results import read_runs, summarise, summary_table, to_markdown
 from momentumrnn.tasks import Sampling
 from momentumrnn.tasks.contract import PERPLEXITY
 from momentumrnn.training import Epoch, load_recipe, train
@@ -348,6 +348,7 @@ def test_text_on_the_command_line(data, tmp_path, capsys, monkeypatch):
     (row,) = read_metrics(tmp_path / "runs" / "ptb-small-momentum-lstm-200" / "metrics.csv")
     assert f"test perplexity {row.test_metric:.2f} at the best validation epoch, 1" in shown
     assert "%" not in shown
-    table = to_markdown(summarise(read_runs([tmp_path / "runs" / "ptb-small-momentum-lstm-200"])))
+    summary = summarise(read_runs([tmp_path / "runs" / "ptb-small-momentum-lstm-200"]))
+    table = to_markdown(summary_table(summary))
     assert "| test perplexity |" in table
     assert f"| {row.test_metric:.2f} |" in table
