@@ -73,7 +73,11 @@ class Recipe:
         """How batches are made."""
         training = self.training
         return Sampling(
-            training.seed, training.batch_size, training.eval_batch_size, training.steps_per_epoch
+            training.seed,
+            training.batch_size,
+            training.eval_batch_size,
+            training.steps_per_epoch,
+            self.data.subset,
         )
 
     def layer_values(self) -> dict[str, Any]:
@@ -164,6 +168,7 @@ class Recipe:
         checks: dict[str, Check] = {
             "data.validation": (lambda x: x >= 0, "0 or more"),
             "data.length": at_least_one,
+            "data.subset": at_least_one,
             "model.forget_bias": (math.isfinite, "a finite number"),
             "model.hidden_size": at_least_one,
             "model.num_layers": at_least_one,
@@ -234,6 +239,11 @@ class Recipe:
             raise RecipeError(
                 f"training.steps_per_epoch: an epoch of {self.data.name!r} is once through its training "
                 f"data; leave it out, got {steps}"
+            )
+        if drawn and self.data.subset is not None:
+            raise RecipeError(
+                f"data.subset: {self.data.name!r} is drawn as it is needed; leave it out, got "
+                f"{self.data.subset}, and choose training.steps_per_epoch instead"
             )
         for key in self.published.values():
             if key not in (f"test_{task.metric.name}", "train_loss"):

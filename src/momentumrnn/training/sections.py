@@ -14,12 +14,15 @@ class DataSection:
             0 for none.
         folder: The folder of recordings, for ``speech``; relative to the data folder, or absolute.
         length: T, for ``copying`` and ``adding``.
+        subset: Only the first so many sequences of each part, where they are not drawn: for a look, not a
+            result.
     """
 
     name: str
     validation: int | None = None
     folder: str | None = None
     length: int | None = None
+    subset: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from momentumrnn.training.recipe import Recipe
 from momentumrnn.training.sections import PublishedSection
 
-HIDDEN_SIZE, LENGTH, BATCH, STEPS = 8, 20, 8, 3
+HIDDEN_SIZE, LENGTH, BATCH, STEPS = 8, 20, 8, 2
 
 
 def shrink(recipe: Recipe) -> Recipe:
@@ -17,7 +17,11 @@ def shrink(recipe: Recipe) -> Recipe:
     drawn = recipe.data.length is not None
     return replace(
         recipe,
-        data=replace(recipe.data, length=LENGTH if drawn else None),
+        data=replace(
+            recipe.data,
+            length=LENGTH if drawn else None,
+            subset=None if drawn else BATCH * STEPS,
+        ),
         model=replace(recipe.model, hidden_size=HIDDEN_SIZE),
         training=replace(
             recipe.training,
