@@ -68,6 +68,60 @@ def compare_digits(
     compare("digits", seeds, assignments, out=out, device=device, threads=threads)
 
 
+def reproduce(
+    names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME")] = (),
+    *,
+    only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT")] = (),
+    seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 5,
+    minutes: Annotated[float | None, tyro.conf.arg(metavar="N")] = None,
+    overrides: Overrides = (),
+    smoke: bool = False,
+    plan: bool = False,
+    jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    executor: Literal["local", "ray"] = "local",
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs/reproduce"),
+    data_folder: DataFolder = None,
+    device: Device = "auto",
+    threads: Annotated[int, tyro.conf.arg(metavar="N")] = 1,
+) -> None:
+    """Make tables and figures of the paper, row by row; the same command again goes on.
+
+    Args:
+        names: table1 to table5, fig2 to fig6, cost, response; all for all of them; small for small ones.
+        only: Only rows whose name holds one of these, such as mnist-lstm.
+        seeds: How many seeds each row is run with.
+        minutes: Stop after so many minutes, with checkpoints.
+        overrides: Values to change in every recipe.
+        smoke: Shrink every run to seconds, to see that it works.
+        plan: Show what is done, what is left and how long that takes, and stop there.
+        jobs: How many runs at once; chosen by cores, threads and memory where absent.
+        executor: Where to run; ray takes a Ray cluster.
+        out: Where runs, tables and plots go; finished runs in it are kept.
+        data_folder: Where datasets are; MOMENTUMRNN_DATA, then the user's cache where absent.
+        device: Where to run; auto takes a GPU where there is one.
+        threads: How many CPU threads each run uses.
+    """
+    from momentumrnn.cli.reproduce import reproduce as make
+    from momentumrnn.cli.reproducing.options import check_options
+
+    options = check_options(
+        names=names,
+        only=only,
+        seeds=seeds,
+        minutes=minutes,
+        overrides=tuple(assignment for group in overrides for assignment in group),
+        smoke=smoke,
+        plan_only=plan,
+        jobs=jobs,
+        executor=executor,
+        out=out,
+        data=data_folder,
+        device=device,
+        threads=threads,
+    )
+    make(options)
+
+
 def bench(
     *,
     shapes: Annotated[str | None, tyro.conf.arg(metavar="TxBxdxh,…")] = None,
@@ -171,10 +225,11 @@ def run_command(words: Sequence[str]) -> None:
     data.command(name="check")(data_check)
     app.command(name="train")(train)
     app.command(compare, name="compare", help="Train several models alike, and compare them.")
+    app.command(name="reproduce")(reproduce)
     app.command(name="bench")(bench)
     app.command(data, name="data", help="List, fetch and check datasets.")
     app.cli(
         prog="momentumrnn",
-        description="Recurrent networks with momentum: train, compare, measure, fetch data.",
+        description="Recurrent networks with momentum: train, compare, reproduce, measure, fetch data.",
         args=list(words),
     )
