@@ -72,7 +72,7 @@ def reproduce(
     names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME")] = (),
     *,
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT")] = (),
-    seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 5,
+    seeds: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
     minutes: Annotated[float | None, tyro.conf.arg(metavar="N")] = None,
     overrides: Overrides = (),
     smoke: bool = False,
@@ -89,7 +89,7 @@ def reproduce(
     Args:
         names: table1 to table5, fig2 to fig6, cost, response; all for all of them; small for small ones.
         only: Only rows whose name holds one of these, such as mnist-lstm.
-        seeds: How many seeds each row is run with.
+        seeds: How many seeds each row is run with; 5 where absent, 1 with --smoke.
         minutes: Stop after so many minutes, with checkpoints.
         overrides: Values to change in every recipe.
         smoke: Shrink every run to seconds, to see that it works.

@@ -88,7 +88,7 @@ class Plan:
         ):
             if here != there:
                 raise RecipeError(
-                    f"{option}: {here or 'not given'} now, {there or 'not given'} when this folder was begun; "
+                    f"{option}: {here or 'not given'} now, {there or 'not given'} when the folder was begun; "
                     "all runs of a folder are made alike, so choose another with --out"
                 )
         # Without a choice every row is meant.

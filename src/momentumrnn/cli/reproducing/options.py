@@ -10,6 +10,7 @@ from momentumrnn.training.experiments import expand_names, experiment_names
 from momentumrnn.training.plan import Plan
 
 Executor = Literal["local", "ray"]
+SEEDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ def check_options(
     *,
     names: tuple[str, ...],
     only: tuple[str, ...],
-    seeds: int,
+    seeds: int | None,
     minutes: float | None,
     overrides: tuple[str, ...],
     smoke: bool,
@@ -62,7 +63,7 @@ def check_options(
     Args:
         names: Tables and figures, or ``all``.
         only: Parts of rows' names.
-        seeds: How many.
+        seeds: How many; five where absent, one of shrunk recipes.
         minutes: How long.
         overrides: Changes to every recipe.
         smoke: Whether recipes are shrunk.
@@ -85,6 +86,8 @@ def check_options(
             raise ReproduceError(f"--{option}: expected 1 or more, got {value}")
     if minutes is not None and not minutes > 0:
         raise ReproduceError(f"--minutes: expected more than 0, got {minutes}")
+    if seeds is None:
+        seeds = 1 if smoke else SEEDS
     plan = Plan(expand_names(names), seeds, overrides, smoke, only)
     return Options(
         plan=plan,

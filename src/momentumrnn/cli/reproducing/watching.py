@@ -17,7 +17,7 @@ from momentumrnn.training.progress import SECONDS_BETWEEN_LINES, describe, descr
 
 TOLD = {"done": "done", "failed": "failed", "missing": "data not here", "stopped": "stopped"}
 # Before that a guess is better than what was seen.
-SECONDS_BEFORE_A_RATE = 20.0
+SECONDS_BEFORE_A_RATE = 60.0
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Watcher:
         self._weights = {name: value or usual for name, value in seconds.items()}
         self._guessed = bool(known)
         self._at_once, self._console, self._clock = at_once, console, clock
-        self._began = clock()
+        self._began: float | None = None
         self._stages: dict[str, _Stage] = {}
         self._done_before, self._ended = 0.0, 0
         self._bars = RichProgress(
@@ -109,23 +109,26 @@ class Watcher:
 
     def ended(self, name: str, outcome: Outcome) -> None:
         """Say what came of a run, and take its bar away."""
-        self._ended += 1
-        stage = self._stages.pop(name, None)
-        weight = self._weights.pop(name)
-        if outcome.state == "done":
-            self._done_before += weight
-        elif stage is not None:
-            self._done_before += weight * stage.fraction()
+        stage, weight = self._stages.pop(name, None), self._weights.pop(name)
+        taken = weight if outcome.state == "done" else weight * stage.fraction() if stage else 0.0
+        self._done_before += taken
+        if outcome.state == "stopped":
+            self._weights[name] = weight - taken
+            count = ""
+        else:
+            self._ended += 1
+            count = f"{self._ended}/{self._ended + len(self._weights)} "
         if stage is not None and stage.bar is not None:
             self._bars.remove_task(stage.bar)
-        left = "" if self._console.is_terminal else self._left()
         told = f": {outcome.told}" if outcome.told else ""
-        count = self._ended + len(self._weights)
-        self.say(f"{self._ended}/{count} {name}: {TOLD[outcome.state]}{told}{left}")
+        left = self._left() if outcome.state == "done" and not self._console.is_terminal else ""
+        self.say(f"{count}{name}: {TOLD[outcome.state]}{told}{left}")
         self._show_all()
 
     def _begin(self, name: str, at: dict[str, Any]) -> None:
         epochs, steps, now = at["epochs"], at["steps"], self._clock()
+        # The start of processes tells nothing about the work.
+        self._began = now if self._began is None else self._began
         share = ((at["epoch"] - 1) * steps + at["step"]) / (epochs * steps)
         before = self._stages.get(name)
         bar = before.bar if before else None
@@ -166,13 +169,14 @@ class Watcher:
 
     def _left(self) -> str:
         done, left = self._work()
-        elapsed = self._clock() - self._began
-        if not left or not (self._guessed or done):
+        elapsed = 0.0 if self._began is None else self._clock() - self._began
+        if done and elapsed > SECONDS_BEFORE_A_RATE:
+            seconds = left * elapsed / done
+        elif self._guessed:
+            seconds = left / self._at_once
+        else:
             return ""
-        rate = done / elapsed if done and elapsed > SECONDS_BEFORE_A_RATE else None
-        if rate is None and not self._guessed:
-            return ""
-        return f", about {duration(left / (rate or self._at_once))} left in all"
+        return f", about {duration(seconds)} left in all" if left else ""
 
     def _show_all(self) -> None:
         done, left = self._work()
@@ -181,5 +185,5 @@ class Watcher:
             self._all,
             completed=done,
             total=done + left,
-            told=f"{self._ended} of {count} runs ended{self._left()}",
+            told=f"{self._ended} of {count} runs{self._left()}",
         )
