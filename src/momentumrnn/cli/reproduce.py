@@ -140,10 +140,11 @@ def _show(
     at_once, why = choose_at_once(machine, options.threads, len(possible), taken)
     if options.jobs is not None:
         at_once, why = options.jobs, "as asked for"
-    left = [seconds_left(run, estimates) for run in possible]
+    left = [seconds for run in possible if (seconds := seconds_left(run, estimates)) is not None]
     told = [f"{len(possible)} runs to be made", f"{at_once} at once ({why})"]
-    if all(left):
-        told.append(f"about {duration(sum(filter(None, left)) / at_once)} in all")
+    if len(left) == len(possible):
+        # No run is divided among processes.
+        told.append(f"about {duration(max(sum(left) / at_once, *left))} in all")
     _say(console, ", ".join(told))
     return at_once
 

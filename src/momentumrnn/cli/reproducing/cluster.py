@@ -16,6 +16,8 @@ SECONDS_BETWEEN_LOOKS = 0.5
 # How often a job is begun again after its process, or its machine, has gone.
 RETRIES = 3
 BEGUN = "begun"
+# Ray looks at RAY_ADDRESS, and for a cluster that was started on this machine.
+ADDRESS = "auto"
 
 
 class Board:
@@ -123,8 +125,8 @@ class RayExecutor:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         quiet = {"logging_level": "error", "log_to_driver": False}
         try:
-            self._ray.init(address="auto", **quiet)
-            told = "the Ray cluster that runs here"
+            self._ray.init(address=ADDRESS, **quiet)
+            told = "the Ray cluster that runs"
         except ConnectionError:
             cores = self._at_once * threads
             self._ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)

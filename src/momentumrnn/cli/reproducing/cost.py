@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -21,9 +22,13 @@ from momentumrnn.errors import CheckpointError
 from momentumrnn.training.experiments import Panel, Row, load_experiment
 from momentumrnn.training.files import write_atomically
 from momentumrnn.training.plan import Plan
+from momentumrnn.training.recipe import Recipe
 
 TABLE, ABOUT = "cost.csv", "cost.json"
 REPEATS, SMOKE_REPEATS = 7, 2
+# Whether it is a training step.
+KINDS = (True, False)
+MEASURED_AT_ONCE = 2
 MODULE = "momentumrnn.cli.reproducing.cost_worker"
 
 
@@ -134,28 +139,32 @@ def _measure_panel(
         told=check,
     )
     del steps, pairs
-    costs = []
-    for number, row in enumerate(rows):
-        peaks = []
-        for training in (True, False):
-            job = {
-                "recipe": recipes[number].to_toml(),
-                "device": device,
-                "threads": threads,
-                "training": training,
-            }
-            try:
-                peaks.append(float(peak_told_by(MODULE, job, row.name)))
-            except UnmeasuredError:
-                peaks.append(math.nan)
+    wanted = [(recipe, training) for recipe in recipes for training in KINDS]
+    # Side by side: their times do not matter.
+    pool, peaks = ThreadPoolExecutor(MEASURED_AT_ONCE), []
+    try:
+        for peak in pool.map(lambda one: _peak(*one, device=device, threads=threads), wanted):
             # Ctrl-C has ended that process as well.
             check()
+            peaks.append(peak)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    costs = []
+    for number, row in enumerate(rows):
         times = []
         for taken in (trained, evaluated):
             times.append(ratio_with_quartiles(taken[number], [1.0] * repeats)[0])
             times.append(ratio_with_quartiles(taken[number], taken[0])[0])
-        costs.append(Cost(title, row.name, *times, *peaks))
+        costs.append(Cost(title, row.name, *times, *peaks[2 * number : 2 * number + 2]))
     return costs
+
+
+def _peak(recipe: Recipe, training: bool, *, device: str, threads: int) -> float:
+    job = {"recipe": recipe.to_toml(), "device": device, "threads": threads, "training": training}
+    try:
+        return float(peak_told_by(MODULE, job, recipe.model.name))
+    except UnmeasuredError:
+        return math.nan
 
 
 def read_costs(out: Path) -> list[Cost]:

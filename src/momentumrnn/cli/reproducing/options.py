@@ -6,7 +6,7 @@ from typing import Literal
 
 from momentumrnn.cli.reproducing.errors import ReproduceError
 from momentumrnn.data import data_folder
-from momentumrnn.training.experiments import expand_names, experiment_names
+from momentumrnn.training.experiments import expand_names, experiment_names, load_experiment
 from momentumrnn.training.plan import Plan
 
 Executor = Literal["local", "ray"]
@@ -89,6 +89,12 @@ def check_options(
     if seeds is None:
         seeds = 1 if smoke else SEEDS
     plan = Plan(expand_names(names), seeds, overrides, smoke, only)
+    panels = (panel for name in plan.experiments for panel in load_experiment(name).panels)
+    if not any(plan.includes(row) for panel in panels for row in panel.all_rows()):
+        raise ReproduceError(
+            f"--only {' '.join(only)}: no row of {', '.join(plan.experiments)} is named so; --plan without it "
+            "shows all rows"
+        )
     return Options(
         plan=plan,
         out=out,
