@@ -142,6 +142,13 @@ def test_where_the_runs_of_a_row_stand():
     assert "not here: adding. why not" in text.getvalue()
 
 
+def test_the_settings_of_a_grid_share_a_line(tmp_path):
+    text = io.StringIO()
+    show_plan(survey(Plan(("fig6",), seeds=1), tmp_path), {}, {}, Console(file=text, width=100))
+    assert "mnist-momentum-lstm-256, 25 settings" in text.getvalue()
+    assert "25 to be made" in text.getvalue()
+
+
 def test_what_is_left_of_a_run():
     known = {"adding-100-lstm-128": Estimate(3.0, 0.5)}
     assert seconds_left(run(standing="done"), {}) == 0

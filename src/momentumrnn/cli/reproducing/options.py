@@ -92,8 +92,8 @@ def check_options(
     panels = (panel for name in plan.experiments for panel in load_experiment(name).panels)
     if not any(plan.includes(row) for panel in panels for row in panel.all_rows()):
         raise ReproduceError(
-            f"--only {' '.join(only)}: no row of {', '.join(plan.experiments)} is named so; --plan alone shows "
-            "all rows"
+            f"--only {' '.join(only)}: no row of {', '.join(plan.experiments)} is named so; leave it out and "
+            "--plan shows all rows"
         )
     return Options(
         plan=plan,

@@ -21,7 +21,7 @@ def show_plan(
     estimates: Mapping[str, Estimate],
     console: Console,
 ) -> None:
-    """Print what is done and what is not, a line a row.
+    """Print what is done and what is not, a line a row; the settings of a grid share one.
 
     Args:
         runs: All.
@@ -29,15 +29,18 @@ def show_plan(
         estimates: What runs take.
         console: The terminal.
     """
-    rows: dict[tuple[bool, str], list[Run]] = {}
+    rows: dict[tuple[bool, str, tuple[str, ...]], list[Run]] = {}
     for run in runs:
-        rows.setdefault((run.gradients, run.row.name), []).append(run)
+        varied = tuple(override.partition("=")[0] for override in run.row.overrides)
+        rows.setdefault((run.gradients, run.row.recipe, varied), []).append(run)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("row", "runs"):
         table.add_column(heading, overflow="fold")
     for heading in ("a run", "left") if estimates else ():
         table.add_column(heading, justify="right", no_wrap=True)
-    for (gradients, name), members in rows.items():
+    for (gradients, recipe, _), members in rows.items():
+        settings = {run.row.name for run in members}
+        name = members[0].row.name if len(settings) == 1 else f"{recipe}, {len(settings)} settings"
         lacking = members[0].recipe.data in missing
         taken = times(members, estimates) if estimates else ()
         table.add_row(f"{name}{', gradients' if gradients else ''}", stand(members, lacking), *taken)
