@@ -86,7 +86,7 @@ def test_a_run_stopped_and_then_killed_ends_as_one_that_was_not(tmp_path):
     assert_same_run(place, tmp_path / "alone")
 
 
-def test_on_ray_a_killed_worker_is_replaced(tmp_path, monkeypatch):
+def test_on_ray_a_run_stopped_and_then_killed_ends_as_one_that_was_not(tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="needs the extra ray", exc_type=ModuleNotFoundError)
     from momentumrnn.cli.reproducing.cluster import RayExecutor
 
@@ -94,11 +94,17 @@ def test_on_ray_a_killed_worker_is_replaced(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("momentumrnn.cli.reproducing.cluster.ADDRESS", "local")
     place, other = tmp_path / "run", tmp_path / "other"
+    stopping = Witness(place, lambda: True)
+    outcomes = RayExecutor(1, 1).run([job(place), job(other, name="other")], stopping, stopping)
+    assert {name: outcome.state for name, outcome in outcomes.items()} == {"adding": "stopped"}
+    assert not other.exists()
+
     killing = Witness(place, lambda: kill_holder(place))
     jobs = [job(place), job(other, name="other")]
     outcomes = RayExecutor(2, None).run(jobs, killing, killing)
     assert {outcome.state for outcome in outcomes.values()} == {"done"}
     assert "adding: its process was lost; another goes on with it" in killing.said
+    assert killing.begun != [(1, 0), (1, 0)]
     train(job(place).recipe, tmp_path / "alone", threads=1)
     assert_same_run(place, tmp_path / "alone")
     assert_same_run(other, tmp_path / "alone")

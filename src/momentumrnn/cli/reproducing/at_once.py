@@ -58,7 +58,8 @@ def choose_at_once(
     """
     each = f"{threads} thread{'s' if threads > 1 else ''} each"
     cores = f"{machine.cores} core{'s' if machine.cores > 1 else ''}, {each}"
-    limits = {max(1, machine.cores // threads): cores, max(1, runs): f"{runs} left to be made"}
+    limits = {max(1, machine.cores // threads): cores}
+    limits.setdefault(max(1, runs), f"{runs} left to be made")
     if machine.gpu:
         limits.setdefault(RUNS_ON_A_GPU, "they share the GPU")
     largest = max((estimate.bytes for estimate in estimates), default=0.0)

@@ -1,7 +1,7 @@
 """Jobs on a Ray cluster: one that is running, or one that is started on this machine."""
 
+import _thread
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -66,8 +66,9 @@ def perform_on_cluster(message: dict[str, Any], board: Any) -> Outcome:
     def look() -> None:
         while not ended.wait(SECONDS_BETWEEN_LOOKS):
             if ray.get(board.stopping.remote()):
-                # Once: a second one would not wait for the checkpoint.
-                signal.raise_signal(signal.SIGINT)
+                # As Ctrl-C, but no signal: Ray blocks that one in its workers. Once: a second one would not
+                # wait for the checkpoint.
+                _thread.interrupt_main()
                 return
 
     board.tell.remote(message["name"], BEGUN, {})

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Column
 
 from momentumrnn.cli.reproducing.jobs import Outcome
 from momentumrnn.tasks.contract import METRICS, Metric
@@ -69,7 +70,8 @@ class Watcher:
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[told]}"),
+            # Cut rather than wrapped: a bar that changes its height leaves traces.
+            TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console,
             disable=not console.is_terminal,
         )
