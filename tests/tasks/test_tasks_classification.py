@@ -4,8 +4,16 @@ import pytest
 import torch
 
 import momentumrnn
+from momentumrnn.data import data_folder
 from momentumrnn.errors import RecipeError
-from momentumrnn.tasks import SequenceClassifier, build_layer, classification_loss, count_correct
+from momentumrnn.tasks import (
+    Sampling,
+    SequenceClassifier,
+    build_layer,
+    build_task,
+    classification_loss,
+    count_correct,
+)
 from momentumrnn.tasks.initialisation import initialise_as_paper
 
 RULES = {
@@ -96,3 +104,14 @@ def test_paper_initialisation_is_an_lstms(name):
 def test_paper_initialisation_is_not_an_orthogonal_layers():
     with pytest.raises(RecipeError, match="defined for an LSTM of four gates, got DTRIV"):
         initialise_as_paper(build_layer("DTRIV", 3, 6))
+
+
+def test_a_subset_is_the_first_of_each_part():
+    task = build_task("digits")
+    whole, part = (task.load(data_folder(), Sampling(0, 8, 8, None, subset), "cpu") for subset in (None, 12))
+    assert part.steps_per_epoch == 2
+    for name in ("train", "validation", "test"):
+        here, there = getattr(part.splits, name), getattr(whole.splits, name)
+        assert len(here) == 12
+        assert torch.equal(here.values, there.values[:12])
+        assert torch.equal(here.labels, there.labels[:12])

@@ -83,3 +83,10 @@ def test_going_on_inside_an_epoch_sees_the_same_batches(utterances):
     assert len(rest) == 1
     assert torch.equal(whole[3].inputs, rest[0].inputs)
     assert torch.equal(whole[3].targets, rest[0].targets)
+
+
+def test_a_subset_is_the_first_of_each_part(utterances):
+    part = SpeechSplits(utterances, utterances, utterances).first(3)
+    for here in (part.train, part.validation, part.test):
+        assert here.steps.tolist() == utterances.steps[:3].tolist()
+        assert here.starts.tolist() == utterances.starts[:3].tolist()

@@ -320,6 +320,7 @@ def test_coefficients_are_the_papers(name, rule):
         ("data.lenght=3", "unknown key data.lenght: did you mean data.length?"),
         ("data.length=3", "data.length: 'digits' does not take it, got 3; beside its name it takes"),
         ("data.length=0", "data.length: expected 1 or more, got 0"),
+        ("data.subset=0", "data.subset: expected 1 or more, got 0"),
         ("data.name=speech", "data.folder: 'speech' needs it; add it to the section [data]"),
         ("training.steps_per_epoch=3", "training.steps_per_epoch: an epoch of 'digits' is once through"),
         ("training.steps_per_epoch=0", "training.steps_per_epoch: expected 1 or more, got 0"),
@@ -401,6 +402,7 @@ def test_a_misspelt_recipe_in_a_file_is_reported_with_the_file(tmp_path):
     [
         ("adding-100-lstm-128", ["data.length=1"], "data.length: 'adding' needs 2 or more, got 1"),
         ("adding-100-lstm-128", ["model.init=default", "model.forget_bias=1"], 'belongs to init = "paper"'),
+        ("adding-100-lstm-128", ["data.subset=8"], "data.subset: 'adding' is drawn as it is needed; leave"),
         ("timit-lstm-84", ["data.folder=x"], "data.folder: 'timit' does not take it"),
         ("timit-lstm-158", ["published.test_accuracy=[1]"], "judged by its mse, expected test_mse or train_"),
         ("timit-lstm-84", ["data.name=copying", "data.length=5"], "say how many steps an epoch is"),

@@ -137,6 +137,60 @@ def sweep(
     )
 
 
+def reproduce(
+    names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME")] = (),
+    *,
+    only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT")] = (),
+    seeds: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    minutes: Annotated[float | None, tyro.conf.arg(metavar="N")] = None,
+    overrides: Overrides = (),
+    smoke: bool = False,
+    plan: bool = False,
+    jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    executor: Literal["local", "ray"] = "local",
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs/reproduce"),
+    data_folder: DataFolder = None,
+    device: Device = "auto",
+    threads: Annotated[int, tyro.conf.arg(metavar="N")] = 1,
+) -> None:
+    """Make tables and figures of the paper, row by row; the same command again goes on.
+
+    Args:
+        names: table1 to table5, fig2 to fig6, cost, response; all for all of them; small for small ones.
+        only: Only rows whose name holds one of these, such as mnist-lstm.
+        seeds: How many seeds each row is run with; 5 where absent, 1 with --smoke.
+        minutes: Stop after so many minutes, with checkpoints.
+        overrides: Values to change in every recipe.
+        smoke: Shrink every run to seconds, to see that it works.
+        plan: Show what is done, what is left and how long that takes, and stop there.
+        jobs: How many runs at once; chosen by cores, threads and memory where absent.
+        executor: Where to run; ray takes a Ray cluster.
+        out: Where runs, tables and plots go; finished runs in it are kept.
+        data_folder: Where datasets are; MOMENTUMRNN_DATA, then the user's cache where absent.
+        device: Where to run; auto takes a GPU where there is one.
+        threads: How many CPU threads each run uses.
+    """
+    from momentumrnn.cli.reproduce import reproduce as make
+    from momentumrnn.cli.reproducing.options import check_options
+
+    options = check_options(
+        names=names,
+        only=only,
+        seeds=seeds,
+        minutes=minutes,
+        overrides=tuple(assignment for group in overrides for assignment in group),
+        smoke=smoke,
+        plan_only=plan,
+        jobs=jobs,
+        executor=executor,
+        out=out,
+        data=data_folder,
+        device=device,
+        threads=threads,
+    )
+    make(options)
+
+
 def report(
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUNS…")],
     *,
@@ -288,6 +342,7 @@ def run_command(words: Sequence[str]) -> None:
     data.command(name="check")(data_check)
     app.command(name="train")(train)
     app.command(compare, name="compare", help="Train several models alike, and compare them.")
+    app.command(name="reproduce")(reproduce)
     app.command(name="report")(report)
     app.command(name="sweep")(sweep)
     app.command(name="generate")(generate)
@@ -295,6 +350,6 @@ def run_command(words: Sequence[str]) -> None:
     app.command(data, name="data", help="List, fetch and check datasets.")
     app.cli(
         prog="momentumrnn",
-        description="Recurrent networks with momentum: train, compare, report, measure.",
+        description="Recurrent networks with momentum: train, compare, reproduce, report, measure.",
         args=list(words),
     )

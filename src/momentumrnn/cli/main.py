@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from momentumrnn import errors
 from momentumrnn.cli.benchmarking.errors import BenchmarkError
+from momentumrnn.cli.reproducing.errors import ReproduceError
 
 EXPECTED = (
     errors.BackendError,
@@ -15,6 +16,7 @@ EXPECTED = (
     errors.InputError,
     errors.RecipeError,
     BenchmarkError,
+    ReproduceError,
 )
 FAILED, INTERRUPTED = 2, 130
 # What the extra [experiments] brings, by the names it is imported under.

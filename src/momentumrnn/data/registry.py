@@ -50,11 +50,13 @@ class ClassifiedDataset(Dataset):
 
     Attributes:
         classes: How many classes.
+        length: T, the time steps of each.
         load: Reads it.
         takes_validation: Whether the size of the validation split can be chosen.
     """
 
     classes: int
+    length: int
     load: Load
     takes_validation: bool
     options: ClassVar[dict[str, bool]] = {"validation": False}
@@ -157,6 +159,7 @@ DATASETS: dict[str, Dataset] = {
             origin="ships with scikit-learn",
             features=1,
             classes=10,
+            length=64,
             load=_load_digits,
             check=_check_digits,
             takes_validation=False,
@@ -167,6 +170,7 @@ DATASETS: dict[str, Dataset] = {
             origin=_FETCHED,
             features=1,
             classes=10,
+            length=784,
             load=_load_mnist,
             check=mnist.check_mnist,
             fetch=mnist.fetch_mnist,
@@ -178,6 +182,7 @@ DATASETS: dict[str, Dataset] = {
             origin=_FETCHED,
             features=1,
             classes=10,
+            length=784,
             load=_load_pmnist,
             check=mnist.check_mnist,
             fetch=mnist.fetch_mnist,

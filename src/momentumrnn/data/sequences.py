@@ -111,6 +111,10 @@ class Splits:
         order = torch.from_numpy(np.random.RandomState(seed).permutation(self.train.length))
         return self._map(lambda part: part.permute_time(order))
 
+    def first(self, count: int | None) -> "Splits":
+        """The first so many sequences of each split; all of them where absent."""
+        return self if count is None else self._map(lambda part: part.select(slice(count)))
+
     def to(self, device: torch.device | str) -> "Splits":
         """The same splits on a device."""
         return self._map(lambda part: part.to(device))

@@ -67,9 +67,8 @@ class Classification(Task):
         return SequenceClassifier(layer, hidden_size, self.dataset.classes)
 
     def load(self, folder: Path, sampling: Sampling, device: torch.device | str) -> Batches:
-        return ClassifiedBatches(
-            self.dataset.load(folder, self.validation, sampling.seed).to(device), sampling
-        )
+        splits = self.dataset.load(folder, self.validation, sampling.seed)
+        return ClassifiedBatches(splits.first(sampling.subset).to(device), sampling)
 
     def score(self, outputs: Tensor, batch: Batch) -> Score:
         return Score(classification_loss(outputs, batch.targets), count_correct(outputs, batch.targets))

@@ -154,12 +154,14 @@ class Sampling:
         batch_size: Sequences a step.
         eval_batch_size: Sequences a step where nothing is learned, at most.
         steps_per_epoch: Where the data are drawn without end.
+        subset: Only the first so many sequences of each part, or words of a text; all where absent.
     """
 
     seed: int
     batch_size: int
     eval_batch_size: int
     steps_per_epoch: int | None = None
+    subset: int | None = None
 
 
 class Batches(Protocol):

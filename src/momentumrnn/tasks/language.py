@@ -121,7 +121,7 @@ class LanguageModelling(Task):
         )
 
     def load(self, folder: Path, sampling: Sampling, device: torch.device | str) -> "TextBatches":
-        text = self.dataset.load(folder, self.folder, self.words)
+        text = self.dataset.load(folder, self.folder, self.words).first(sampling.subset)
         return TextBatches(text, sampling, self.options, device)
 
     def documents(self, batches: Batches) -> Mapping[str, str]:

@@ -45,7 +45,8 @@ class SpeechPrediction(Task):
         return EveryStepReadout(layer, hidden_size, self.features)
 
     def load(self, folder: Path, sampling: Sampling, device: torch.device | str) -> Batches:
-        return SpeechBatches(self.dataset.load(folder, self.folder).to(device), sampling)
+        splits = self.dataset.load(folder, self.folder)
+        return SpeechBatches(splits.first(sampling.subset).to(device), sampling)
 
     def score(self, outputs: Tensor, batch: Batch) -> Score:
         assert batch.mask is not None

@@ -1,6 +1,6 @@
 """Which runs make up some tables and figures, and where they lie."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from momentumrnn.errors import CheckpointError, RecipeError
@@ -72,6 +72,33 @@ class Plan:
         """Folder → recipe; the first seed of every row, then the second."""
         rows = self.rows()
         return {run_name(row, seed): self.recipe(row, seed) for seed in range(self.seeds) for row in rows}
+
+    def joined(self, present: "Plan") -> "Plan":
+        """What is asked for now together with what was asked for before, in the same folder.
+
+        Args:
+            present: The plan that lies there.
+
+        Raises:
+            RecipeError: Their runs are of different recipes.
+        """
+        for option, here, there in (
+            ("--set", " ".join(self.overrides), " ".join(present.overrides)),
+            ("--smoke", self.smoke, present.smoke),
+        ):
+            if here != there:
+                raise RecipeError(
+                    f"{option}: {here or 'not given'} now, {there or 'not given'} when the folder was begun; "
+                    "all runs of a folder are made alike, so choose another with --out"
+                )
+        # Without a choice every row is meant.
+        everything = not (self.only and present.only)
+        return replace(
+            self,
+            experiments=tuple(dict.fromkeys((*present.experiments, *self.experiments))),
+            seeds=max(self.seeds, present.seeds),
+            only=() if everything else tuple(dict.fromkeys((*present.only, *self.only))),
+        )
 
     def save(self, folder: Path) -> None:
         """Write the plan beside its runs.

@@ -84,7 +84,11 @@ class Recipe:
         """How batches are made."""
         training = self.training
         return Sampling(
-            training.seed, training.batch_size, training.eval_batch_size, training.steps_per_epoch
+            training.seed,
+            training.batch_size,
+            training.eval_batch_size,
+            training.steps_per_epoch,
+            self.data.subset,
         )
 
     def layer_values(self) -> dict[str, Any]:
@@ -161,9 +165,11 @@ class Recipe:
             other: A recipe of the paper's.
         """
         validation = other.data.validation
-        return (replace(self.data, validation=validation), self.model, self.rule, self.optimizer) == (
+        data = replace(self.data, validation=validation)
+        return (data, self.model, self.language, self.rule, self.optimizer) == (
             other.data,
             other.model,
+            other.language,
             other.rule,
             other.optimizer,
         )
@@ -177,6 +183,7 @@ class Recipe:
             "data.validation": (lambda x: x >= 0, "0 or more"),
             "data.length": at_least_one,
             "data.vocabulary": (lambda x: x >= 3, "3 or more"),
+            "data.subset": at_least_one,
             "model.forget_bias": (math.isfinite, "a finite number"),
             "model.hidden_size": at_least_one,
             "model.num_layers": at_least_one,
@@ -269,6 +276,11 @@ class Recipe:
             raise RecipeError(
                 f"training.steps_per_epoch: an epoch of {self.data.name!r} is once through its training "
                 f"data; leave it out, got {steps}"
+            )
+        if drawn and self.data.subset is not None:
+            raise RecipeError(
+                f"data.subset: {self.data.name!r} is drawn as it is needed; leave it out, got "
+                f"{self.data.subset}, and choose training.steps_per_epoch instead"
             )
         wanted = (f"test_{task.metric.name}", f"validation_{task.metric.name}", "train_loss")
         for key in self.published.values():

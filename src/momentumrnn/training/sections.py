@@ -16,6 +16,8 @@ class DataSection:
             folder, or absolute.
         length: T, for ``copying`` and ``adding``.
         vocabulary: How many words are known, ``<unk>`` and ``<eos>`` included, for ``text``.
+        subset: Only the first so many sequences of each part, or words of a text, where they are not
+            drawn: for a look, not a result.
     """
 
     name: str
@@ -23,6 +25,7 @@ class DataSection:
     folder: str | None = None
     length: int | None = None
     vocabulary: int | None = None
+    subset: int | None = None
 
 
 @dataclass(frozen=True)

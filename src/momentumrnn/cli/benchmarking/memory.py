@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 from momentumrnn.cli.benchmarking.contestants import Contestant
 from momentumrnn.cli.benchmarking.precision import Precision
@@ -46,25 +47,44 @@ def peak_memory(
     Raises:
         UnmeasuredError: The platform tells no process its peak, or the process has failed.
     """
-    job = json.dumps(
-        {
-            "name": contestant.name,
-            "shape": shape,
-            "device": device,
-            "threads": threads,
-            "isa": isa,
-            "precision": precision,
-        }
-    )
-    command = [sys.executable, "-m", "momentumrnn.cli.benchmarking.memory_worker", job]
+    job = {
+        "name": contestant.name,
+        "shape": shape,
+        "device": device,
+        "threads": threads,
+        "isa": isa,
+        "precision": precision,
+    }
+    module = "momentumrnn.cli.benchmarking.memory_worker"
+    return peak_told_by(module, job, f"{contestant.name} at {shape}")
+
+
+def peak_told_by(module: str, job: dict[str, Any], what: str) -> int:
+    """What a process that measures its own peak says.
+
+    Args:
+        module: What it runs; it prints a number as JSON, or null.
+        job: Its only argument, as JSON.
+        what: What is measured, for the error message.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        UnmeasuredError: The platform tells no process its peak, or the process has failed.
+    """
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **ALLOCATOR}
+        [sys.executable, "-m", module, json.dumps(job)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **ALLOCATOR},
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         if done.returncode < 0:
             last = f"killed by signal {-done.returncode}, perhaps for want of memory"
-        raise UnmeasuredError(f"{contestant.name} at {shape}: {last}")
+        raise UnmeasuredError(f"{what}: {last}")
     peak: int | None = json.loads(done.stdout)
     if peak is None:
         raise UnmeasuredError("this platform does not tell a process its peak of memory")

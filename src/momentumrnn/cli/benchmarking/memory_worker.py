@@ -20,7 +20,7 @@ TINY = Shape(2, 2, 3, 4)
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def growth_of_peak(work: Callable[[], None], device: str) -> int | None:
+def growth_of_peak(work: Callable[[], object], device: str) -> int | None:
     """By how much some work raises the peak of this process's memory.
 
     Args:

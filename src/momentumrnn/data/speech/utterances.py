@@ -121,6 +121,10 @@ class Utterances:
                 batches.append([row])
         return [np.array(batch, dtype=np.int64) for batch in batches]
 
+    def first(self, count: int) -> "Utterances":
+        """The first so many utterances."""
+        return replace(self, starts=self.starts[:count], steps=self.steps[:count])
+
     def to(self, device: torch.device | str) -> "Utterances":
         """The same utterances on a device."""
         return replace(self, frames=self.frames.to(device))
@@ -133,6 +137,12 @@ class SpeechSplits:
     train: Utterances
     validation: Utterances
     test: Utterances
+
+    def first(self, count: int | None) -> "SpeechSplits":
+        """The first so many utterances of each split; all of them where absent."""
+        if count is None:
+            return self
+        return SpeechSplits(*(part.first(count) for part in (self.train, self.validation, self.test)))
 
     def to(self, device: torch.device | str) -> "SpeechSplits":
         """The same splits on a device."""

@@ -29,6 +29,15 @@ class TextSplits:
     validation: Tensor
     test: Tensor
 
+    def first(self, count: int | None) -> "TextSplits":
+        """The first words of each part; all where ``count`` is absent.
+
+        Args:
+            count: How many.
+        """
+        parts = (part[:count] for part in (self.train, self.validation, self.test))
+        return TextSplits(self.vocabulary, *parts)
+
 
 def read_words(path: Path) -> list[str]:
     """The words of a file, what stands between white space, with ``<eos>`` at the end of every line.

@@ -1,0 +1,1 @@
+"""What ``momentumrnn reproduce`` is made of."""

@@ -1,0 +1,220 @@
+"""``reproduce cost``: seconds and memory of a step of each row's model, beside the first row's."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+
+from momentumrnn.cli.benchmarking.machine import describe_machine
+from momentumrnn.cli.benchmarking.measurement import ratio_with_quartiles
+from momentumrnn.cli.benchmarking.memory import UnmeasuredError, peak_told_by
+from momentumrnn.cli.benchmarking.turns import time_in_turns
+from momentumrnn.cli.reproducing.steps import Steps
+from momentumrnn.cli.reproducing.survey import recipe_of
+from momentumrnn.cli.reproducing.synthetic import synthetic_batch
+from momentumrnn.errors import CheckpointError
+from momentumrnn.training.experiments import Panel, Row, load_experiment
+from momentumrnn.training.files import write_atomically
+from momentumrnn.training.plan import Plan
+from momentumrnn.training.recipe import Recipe
+
+TABLE, ABOUT = "cost.csv", "cost.json"
+REPEATS, SMOKE_REPEATS = 7, 2
+# Whether it is a training step.
+KINDS = (True, False)
+MEASURED_AT_ONCE = 2
+MODULE = "momentumrnn.cli.reproducing.cost_worker"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A row of ``cost.csv``. What could not be measured is NaN, an empty field.
+
+    Attributes:
+        panel: The heading of its panel.
+        row: Its name.
+        train_seconds: Of a training step, the median over turns.
+        train_ratio: To the panel's first row, the median over rounds.
+        eval_seconds: Of an evaluation step of as many sequences as a training step.
+        eval_ratio: Likewise.
+        train_bytes: By how much training steps raise the peak of a process's memory.
+        eval_bytes: Likewise.
+    """
+
+    panel: str
+    row: str
+    train_seconds: float
+    train_ratio: float
+    eval_seconds: float
+    eval_ratio: float
+    train_bytes: float
+    eval_bytes: float
+
+
+def cost_panels(plan: Plan) -> list[tuple[Panel, list[Row]]]:
+    """The panels whose rows' cost is measured.
+
+    Args:
+        plan: Which experiments.
+    """
+    panels = [panel for name in plan.experiments for panel in load_experiment(name).panels]
+    chosen = []
+    for panel in panels:
+        # The baseline stays, whatever is left out.
+        rows = panel.all_rows()
+        kept = [row for row in rows if plan.includes(row)]
+        if "cost" in panel.shows and kept:
+            chosen.append((panel, list(dict.fromkeys([rows[0], *kept]))))
+    return chosen
+
+
+def measure_cost(
+    plan: Plan,
+    out: Path,
+    *,
+    device: str,
+    threads: int,
+    told: Callable[[str], None],
+    check: Callable[[], None],
+) -> bool:
+    """Measure what ``cost.csv`` does not hold yet, panel by panel.
+
+    Args:
+        plan: Which experiments.
+        out: Where the table goes.
+        device: ``cpu`` or ``cuda``.
+        threads: CPU threads.
+        told: Called with a line before a panel is measured.
+        check: Called between steps; raises where time is out.
+
+    Returns:
+        Whether something was measured.
+
+    Raises:
+        CheckpointError: The table that is there cannot be read.
+    """
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    machine = describe_machine(device)
+    rows = read_costs(out) if _same_conditions(out, machine) else []
+    measured = False
+    for panel, members in cost_panels(plan):
+        if {row.name for row in members} <= {cost.row for cost in rows if cost.panel == panel.title}:
+            continue
+        told(f"cost: {panel.title}, {len(members)} models side by side")
+        costs = _measure_panel(plan, panel.title, members, device, threads, check)
+        rows = [cost for cost in rows if cost.panel != panel.title] + costs
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / ABOUT, json.dumps({**machine, "smoke": plan.smoke}, indent=2) + "\n")
+        write_atomically(out / TABLE, _to_csv(rows))
+        measured = True
+    return measured
+
+
+def _measure_panel(
+    plan: Plan, title: str, rows: Sequence[Row], device: str, threads: int, check: Callable[[], None]
+) -> list[Cost]:
+    recipes = [recipe_of(plan, row) for row in rows]
+    batches = [synthetic_batch(recipe, device) for recipe in recipes]
+    steps = [Steps(recipe, device) for recipe in recipes]
+    wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
+    repeats = SMOKE_REPEATS if plan.smoke else REPEATS
+    pairs = list(zip(steps, batches, strict=True))
+    trained = time_in_turns(
+        [lambda one=one, batch=batch: one.train(batch) for one, batch in pairs],  # type: ignore[misc]
+        repeats,
+        wait=wait,
+        told=check,
+    )
+    evaluated = time_in_turns(
+        [lambda one=one, batch=batch: one.evaluate(batch) for one, batch in pairs],  # type: ignore[misc]
+        repeats,
+        wait=wait,
+        told=check,
+    )
+    del steps, pairs
+    wanted = [(recipe, training) for recipe in recipes for training in KINDS]
+    # Side by side: their times do not matter.
+    pool, peaks = ThreadPoolExecutor(MEASURED_AT_ONCE), []
+    try:
+        for peak in pool.map(lambda one: _peak(*one, device=device, threads=threads), wanted):
+            # Ctrl-C has ended that process as well.
+            check()
+            peaks.append(peak)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    costs = []
+    for number, row in enumerate(rows):
+        times = []
+        for taken in (trained, evaluated):
+            times.append(ratio_with_quartiles(taken[number], [1.0] * repeats)[0])
+            times.append(ratio_with_quartiles(taken[number], taken[0])[0])
+        costs.append(Cost(title, row.name, *times, *peaks[2 * number : 2 * number + 2]))
+    return costs
+
+
+def _peak(recipe: Recipe, training: bool, *, device: str, threads: int) -> float:
+    job = {"recipe": recipe.to_toml(), "device": device, "threads": threads, "training": training}
+    try:
+        return float(peak_told_by(MODULE, job, recipe.model.name))
+    except UnmeasuredError:
+        return math.nan
+
+
+def read_costs(out: Path) -> list[Cost]:
+    """What was measured, empty where nothing was.
+
+    Args:
+        out: Where the table is.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    path = out / TABLE
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return [
+                Cost(
+                    panel=line["panel"],
+                    row=line["row"],
+                    **{name: float(line[name] or math.nan) for name in _NUMBERS},
+                )
+                for line in csv.DictReader(stream)
+            ]
+    except (OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read as a table of costs: {error}") from error
+
+
+_COLUMNS = [field.name for field in fields(Cost)]
+_NUMBERS = _COLUMNS[2:]
+
+
+def _to_csv(rows: Sequence[Cost]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        values = asdict(row)
+        writer.writerow(
+            {name: "" if name in _NUMBERS and math.isnan(values[name]) else values[name] for name in _COLUMNS}
+        )
+    return text.getvalue()
+
+
+def _same_conditions(out: Path, machine: dict[str, str]) -> bool:
+    """Whether a table that is there was measured on the same machine with the same versions."""
+    path = out / ABOUT
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    changing = ("date", "load before the start")
+    return all(stored.get(key) == value for key, value in machine.items() if key not in changing)
