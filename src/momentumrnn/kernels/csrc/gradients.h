@@ -104,11 +104,11 @@ private:
     size_t buffer(long stride) const {
         return static_cast<size_t>((std::min(chunk_rows(), p_.rows.total()) + rows_.row_end - rows_.row) * stride);
     }
-    // Whether dL/dU is worth adding up where it belongs, which spares its memory a second time. Rows of whole pages
-    // would lie in the same few places of the cache.
+    // Whether dL/dU is worth adding up where it belongs, which spares its memory a second time. Rows of whole or half
+    // pages would lie in the same few places of the cache.
     static bool is_large(long hidden) {
         const size_t row = static_cast<size_t>(hidden) * sizeof(T);
-        return row * static_cast<size_t>(Cell::gates * hidden) >= size_t(4) << 20 && row % 4096 != 0;
+        return row * static_cast<size_t>(Cell::gates * hidden) >= size_t(4) << 20 && row % 2048 != 0;
     }
     static void fill(T* to, long count) { std::fill(to, to + count, T(0)); }
 
