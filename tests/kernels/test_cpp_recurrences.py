@@ -276,6 +276,17 @@ def test_large_sizes(cell, shape, packed, isa):
             compare(case, expected, dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_large_gradient_of_u_has_nothing_between_its_rows(isa, dtype):
+    """It is added up where it belongs, and 601 elements are no whole vectors: behind a row is the next."""
+    case = make_case("gru", 3, 50, 1, 601)
+    expected = run(loop, case, torch.float64)
+    for way in (("units", True, 2), ("rows", True, 1), ("rows", True, 2)):
+        with forced_isa(isa), forced(*way):
+            compare(case, expected, dtype)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(
     "lengths",

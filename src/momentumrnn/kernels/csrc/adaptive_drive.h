@@ -133,7 +133,7 @@ public:
         const ColumnBlocks<T> blocks{block_.length};
         for (long i = 0; sums && i < blocks.count(); i++)
             outer_product<T>(panels_.depth, blocks.vectors(i), x_, panels_.depth, drive_ + i * blocks.width, pitch_,
-                             steps, sums + i * blocks.width, pitch_);
+                             steps, sums + i * blocks.width, pitch_, blocks.width);
         for (long k = 0; wanted && k < steps; k++)
             copy(drive_ + k * pitch_, block_.length, wanted + block_.place(t + k));
     }

@@ -17,7 +17,8 @@ public:
           grad_c_(Cell::has_c ? static_cast<size_t>(p.rows.batch * stride_) : 0) {
         if (p.split == Split::rows) shares_ = share_rows(p.rows, p.threads, blocks_.count());
         else shares_ = {share_blocks(p.rows, 0, 1, blocks_.count())};
-        for (const Share& share : shares_) scratch_.push_back(std::make_unique<Gradients<T, Cell>>(p, share));
+        for (const Share& share : shares_)
+            scratch_.push_back(std::make_unique<Gradients<T, Cell>>(p, share, shares_.size() == 1));
     }
 
     void run() {
@@ -83,7 +84,7 @@ private:
             const T* h_before = t ? p_.output + before * H : p_.h_0 + r * H;
             const T* c_before = !Cell::has_c ? nullptr : t ? p_.cells + before * H : p_.c_0 + r * H;
             T* grad_h_at = grad_h_ + r * stride_;
-            T* grad_c_at = grad_c_ + r * stride_;
+            T* grad_c_at = Cell::has_c ? grad_c_ + r * stride_ : nullptr;
             for (long v = share.block * 2; v < vectors; v++) {
                 const long unit = v * L, left = H - unit;
                 V grad_h, grad_c = V{};
@@ -97,7 +98,7 @@ private:
                     if (Cell::has_c && p_.grad_c_n) grad_c = load<T>(p_.grad_c_n + r * H + unit, left);
                 }
                 V saved[Cell::saved + 1], grad[Cell::slots], carry = V{};
-                const T* gates = p_.gates + row * Cell::saved * H + unit;
+                const T* gates = Cell::saved ? p_.gates + row * Cell::saved * H + unit : nullptr;
                 for (int s = 0; s < Cell::saved; s++) saved[s] = load<T>(gates + s * H, left);
                 Past<T> past{saved, V{}, load<T>(h_before + unit, left), V{}, V{}};
                 if constexpr (Cell::has_c) past.c_before = load<T>(c_before + unit, left);

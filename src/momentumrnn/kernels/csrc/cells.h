@@ -24,9 +24,9 @@ template <class T, bool forget> struct Lstm {
     using V = Vector<T>;
     static constexpr int slots = forget ? 4 : 3;
     static constexpr int gates = slots, saved = slots;
-    static constexpr int weight_ih_gate[] = {0, 1, 2, 3};
-    static constexpr int weight_hh_gate[] = {0, 1, 2, 3};
-    static constexpr bool activates[] = {true, true, true, true};
+    static constexpr int weight_ih_gate[4] = {0, 1, 2, 3};
+    static constexpr int weight_hh_gate[4] = {0, 1, 2, 3};
+    static constexpr bool activates[4] = {true, true, true, true};
     static constexpr bool has_c = true, has_carry = false, reads_h = false, has_modrelu_bias = false;
     static constexpr int i = 0, f = 1, g = slots - 2, o = slots - 1;
 
@@ -64,9 +64,9 @@ template <class T> struct Gru {
     using V = Vector<T>;
     // r, z, U_n h + bias_hh_n, and what enters n beside it.
     static constexpr int slots = 4, gates = 3, saved = 4;
-    static constexpr int weight_ih_gate[] = {0, 1, -1, 2};
-    static constexpr int weight_hh_gate[] = {0, 1, 2, -1};
-    static constexpr bool activates[] = {true, true, false, false};
+    static constexpr int weight_ih_gate[4] = {0, 1, -1, 2};
+    static constexpr int weight_hh_gate[4] = {0, 1, 2, -1};
+    static constexpr bool activates[4] = {true, true, false, false};
     static constexpr bool has_c = false, has_carry = true, reads_h = true, has_modrelu_bias = false;
 
     template <int slot> INLINE V activate(V sum) {
@@ -97,9 +97,9 @@ template <class T> struct Gru {
 template <class T, Cell nonlinearity> struct Rnn {
     using V = Vector<T>;
     static constexpr int slots = 1, gates = 1, saved = 0;
-    static constexpr int weight_ih_gate[] = {0};
-    static constexpr int weight_hh_gate[] = {0};
-    static constexpr bool activates[] = {false};
+    static constexpr int weight_ih_gate[1] = {0};
+    static constexpr int weight_hh_gate[1] = {0};
+    static constexpr bool activates[1] = {false};
     static constexpr bool has_c = false, has_carry = false, reads_h = false;
     static constexpr bool has_modrelu_bias = nonlinearity == Cell::rnn_modrelu;
 

@@ -109,10 +109,10 @@ template <class T> INLINE void product(long rows, int vectors, const Tile<T>& al
     }
 }
 
-// c += aᵀ b over k rows, both operands as they lie: a (k, rows), b (k, vectors * lanes), c padded to whole
-// vectors. The sums of one call are added to c at its end.
+// c += aᵀ b over k rows, both operands as they lie: a (k, rows), b (k, vectors * lanes), of c's columns as many
+// as exist. The sums of one call are added to c at its end.
 template <class T, int R, int N>
-NOINLINE void run_outer(const T* a, long lda, const T* b, long ldb, long k, T* c, long ldc) {
+NOINLINE void run_outer(const T* a, long lda, const T* b, long ldb, long k, T* c, long ldc, long columns) {
     constexpr long L = Simd<T>::lanes;
     Vector<T> sum[R][N];
     UNROLL
@@ -138,23 +138,26 @@ NOINLINE void run_outer(const T* a, long lda, const T* b, long ldb, long k, T* c
     for (int r = 0; r < R; r++)
         UNROLL
         for (int n = 0; n < N; n++)
-            store<T>(c + r * ldc + n * L, load<T>(c + r * ldc + n * L) + sum[r][n]);
+            store<T>(c + r * ldc + n * L, load<T>(c + r * ldc + n * L, columns - n * L) + sum[r][n], columns - n * L);
 }
 
 template <class T, int R>
-INLINE void choose_outer(long rows, int vectors, const T* a, long lda, const T* b, long ldb, long k, T* c, long ldc) {
+INLINE void choose_outer(long rows, int vectors, const T* a, long lda, const T* b, long ldb, long k, T* c, long ldc,
+                         long columns) {
     if constexpr (R > 0) {
-        if (rows == R) vectors == 2 ? run_outer<T, R, 2>(a, lda, b, ldb, k, c, ldc) : run_outer<T, R, 1>(a, lda, b, ldb, k, c, ldc);
-        else choose_outer<T, R - 1>(rows, vectors, a, lda, b, ldb, k, c, ldc);
+        if (rows != R) choose_outer<T, R - 1>(rows, vectors, a, lda, b, ldb, k, c, ldc, columns);
+        else if (vectors == 2) run_outer<T, R, 2>(a, lda, b, ldb, k, c, ldc, columns);
+        else run_outer<T, R, 1>(a, lda, b, ldb, k, c, ldc, columns);
     }
 }
 
 template <class T>
-INLINE void outer_product(long rows, int vectors, const T* a, long lda, const T* b, long ldb, long k, T* c, long ldc) {
+INLINE void outer_product(long rows, int vectors, const T* a, long lda, const T* b, long ldb, long k, T* c, long ldc,
+                          long columns) {
     const long tiles = (rows + tile_rows - 1) / tile_rows;
     for (long i = 0; i < tiles; i++) {
         const long r0 = rows * i / tiles, r1 = rows * (i + 1) / tiles;
-        choose_outer<T, tile_rows>(r1 - r0, vectors, a + r0, lda, b, ldb, k, c + r0 * ldc, ldc);
+        choose_outer<T, tile_rows>(r1 - r0, vectors, a + r0, lda, b, ldb, k, c + r0 * ldc, ldc, columns);
     }
 }
 

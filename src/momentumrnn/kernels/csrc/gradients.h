@@ -12,12 +12,16 @@ namespace momentumrnn::MOMENTUMRNN_ISA {
 // out all threads write into the same one, each at its own units.
 template <class T, class Cell> class Gradients {
 public:
-    Gradients(const Backward<T>& p, const Share& rows)
-        : p_(p), rows_(rows), padded_(ColumnBlocks<T>{p.hidden}.padded()), features_(p.grad_weight_ih ? p.features : 0),
+    // `alone`: there are no other shares whose sums would have to be added to these.
+    Gradients(const Backward<T>& p, const Share& rows, bool alone)
+        : p_(p), rows_(rows), in_place_(alone && p.grad_weight_hh && is_large(p.hidden)),
+          padded_(ColumnBlocks<T>{p.hidden}.padded()), features_(p.grad_weight_ih ? p.features : 0),
           hidden_stride_(row_stride<T>(padded_)), features_stride_(row_stride<T>(features_)),
           slots_stride_(row_stride<T>(Cell::slots * padded_)), slots_(buffer(slots_stride_)),
           hidden_(buffer(hidden_stride_)), kept_features_(features_ ? buffer(features_stride_) : 0),
-          hidden_sums_(static_cast<size_t>(Cell::slots * p.hidden * hidden_stride_)),
+          sums_stride_(in_place_ ? p.hidden : hidden_stride_),
+          own_sums_(in_place_ || !p.grad_weight_hh ? 0 : static_cast<size_t>(Cell::gates * p.hidden * sums_stride_)),
+          hidden_sums_(in_place_ ? p.grad_weight_hh : own_sums_),
           feature_sums_(static_cast<size_t>(features_ * slots_stride_)),
           biases_(static_cast<size_t>(2 * (Cell::slots + 1) * padded_)) {}
 
@@ -27,10 +31,10 @@ public:
     void clear(const Share& share) {
         const long unit = share.block * width, units = std::min(share.block_end * width, padded_) - unit;
         if (units <= 0) return;
-        for (int s = 0; s < Cell::slots; s++) {
-            fill(hidden_sums_ + (s * p_.hidden + unit) * hidden_stride_, (std::min(unit + units, p_.hidden) - unit) * hidden_stride_);
+        for (int gate = 0; hidden_sums_ && gate < Cell::gates; gate++)
+            fill(hidden_row(gate, unit), (std::min(unit + units, p_.hidden) - unit) * sums_stride_);
+        for (int s = 0; s < Cell::slots; s++)
             for (long m = 0; m < features_; m++) fill(feature_sums_ + m * slots_stride_ + s * padded_ + unit, units);
-        }
         for (int s = 0; s < 2 * (Cell::slots + 1); s++) fill(biases_ + s * padded_ + unit, units);
     }
 
@@ -82,7 +86,9 @@ public:
             }
     }
 
-    const T* hidden_row(int slot, long unit) const { return hidden_sums_ + (slot * p_.hidden + unit) * hidden_stride_; }
+    // Whether dL/dU is where it belongs already.
+    bool in_place() const { return in_place_; }
+    T* hidden_row(int gate, long unit) const { return hidden_sums_ + (gate * p_.hidden + unit) * sums_stride_; }
     T feature(long m, int slot, long unit) const { return feature_sums_[m * slots_stride_ + slot * padded_ + unit]; }
     T bias(int slot, long unit) const { return biases_[(Cell::slots + 1 + slot) * padded_ + unit]; }
 
@@ -98,6 +104,12 @@ private:
     size_t buffer(long stride) const {
         return static_cast<size_t>((std::min(chunk_rows(), p_.rows.total()) + rows_.row_end - rows_.row) * stride);
     }
+    // Whether dL/dU is worth adding up where it belongs, which spares its memory a second time. Rows of whole or half
+    // pages would lie in the same few places of the cache.
+    static bool is_large(long hidden) {
+        const size_t row = static_cast<size_t>(hidden) * sizeof(T);
+        return row * static_cast<size_t>(Cell::gates * hidden) >= size_t(4) << 20 && row % 2048 != 0;
+    }
     static void fill(T* to, long count) { std::fill(to, to + count, T(0)); }
 
     // dL/dU as it lies in the result: a row for each unit of each gate.
@@ -105,14 +117,15 @@ private:
         const ColumnBlocks<T> blocks{p_.hidden};
         const long first = share.block * width, end = std::min(share.block_end * width, p_.hidden);
         for (int s = 0; s < Cell::slots; s++) {
-            if (Cell::weight_hh_gate[s] < 0) continue;
+            const int gate = Cell::weight_hh_gate[s];
+            if (gate < 0) continue;
             for (long unit = first; unit < end; unit += columns_held) {
                 const T* a = slots(k) + s * padded_ + unit;
-                T* sums = hidden_sums_ + (s * p_.hidden + unit) * hidden_stride_;
+                T* sums = hidden_row(gate, unit);
                 for (long block = 0; block < blocks.count(); block++)
                     outer_product<T>(std::min(columns_held, end - unit), blocks.vectors(block), a, slots_stride_,
                                      hidden_ + k * hidden_stride_ + block * width, hidden_stride_, rows,
-                                     sums + block * width, hidden_stride_);
+                                     sums + block * width, sums_stride_, blocks.columns_in(block));
             }
         }
     }
@@ -125,27 +138,32 @@ private:
             for (long block = share.block; block < share.block_end; block++) {
                 const long at = s * padded_ + block * width;
                 outer_product<T>(features_, blocks.vectors(block), kept_features_ + k * features_stride_, features_stride_,
-                                 slots(k) + at, slots_stride_, rows, feature_sums_ + at, slots_stride_);
+                                 slots(k) + at, slots_stride_, rows, feature_sums_ + at, slots_stride_, width);
             }
         }
     }
 
     const Backward<T>& p_;
     Share rows_;
+    bool in_place_;
     long padded_, features_, hidden_stride_, features_stride_, slots_stride_;
-    Buffer<T> slots_, hidden_, kept_features_, hidden_sums_, feature_sums_, biases_;
+    Buffer<T> slots_, hidden_, kept_features_;
+    long sums_stride_;
+    Buffer<T> own_sums_;
+    T* hidden_sums_;
+    Buffer<T> feature_sums_, biases_;
 };
 
 // The shares' sums, added in their order, as the gradients of the blocks [block, block_end) of units.
 template <class T, class Cell, class All>
 void collect(const All& shares, const Backward<T>& p, long block, long block_end) {
     const long unit = block * ColumnBlocks<T>::width, end = std::min(block_end * ColumnBlocks<T>::width, p.hidden);
-    const auto hidden = [&](int slot, int gate) {
+    const auto hidden = [&](int gate) {
         for (long u = unit; u < end; u++) {
             T* to = p.grad_weight_hh + (gate * p.hidden + u) * p.hidden;
             for (long m = 0; m < p.hidden; m += Simd<T>::lanes) {
                 Vector<T> sum{};
-                for (const auto& share : shares) sum += load<T>(share->hidden_row(slot, u) + m);
+                for (const auto& share : shares) sum += load<T>(share->hidden_row(gate, u) + m);
                 store<T>(to + m, sum, p.hidden - m);
             }
         }
@@ -168,7 +186,7 @@ void collect(const All& shares, const Backward<T>& p, long block, long block_end
     };
     for (int s = 0; s < Cell::slots; s++) {
         if (const int gate = Cell::weight_hh_gate[s]; gate >= 0) {
-            if (p.grad_weight_hh) hidden(s, gate);
+            if (p.grad_weight_hh && !shares[0]->in_place()) hidden(gate);
             if (p.grad_bias_hh) biases(p.grad_bias_hh, s, gate);
         }
         if (const int gate = Cell::weight_ih_gate[s]; gate >= 0) {
