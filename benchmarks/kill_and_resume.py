@@ -34,6 +34,7 @@ DROPOUT = ["model.num_layers=2", "model.dropout=0.3"]
 DIGITS = ["training.epochs=4"]
 SPEECH = ["data.name=prompts", "training.epochs=3", "training.batch_size=16"]
 MNIST = ["data.validation=58000", "training.epochs=2"]
+TEXT = ["data.subset=4000", "language.embedding_size=12", "training.epochs=8", "optimizer.average_after=1"]
 DTRIV = ["model.rebase_every=7", "optimizer.name=adam", "optimizer.orthogonal=rmsprop"]
 RUNS = {
     "digits LSTM": ("digits-lstm", [*DIGITS, *DROPOUT]),
@@ -45,11 +46,13 @@ RUNS = {
     "speech AdamLSTM": ("timit-adam-lstm-84", [*SPEECH, *DROPOUT]),
     "copying SRLSTM": ("copying-100-sr-lstm-128", [*DRAWN, *DROPOUT]),
     "adding RMSPropLSTM": ("adding-100-rmsprop-lstm-128", [*DRAWN, *DROPOUT]),
+    "language MomentumLSTM": ("ptb-small-momentum-lstm-200", TEXT),
+    "language SRLSTM": ("ptb-sr-lstm-1150", TEXT),
     "adding DTRIV": ("adding-100-dtriv-128", [*DRAWN, *DTRIV]),
     "copying AdamDTRIV": ("copying-100-adam-dtriv-128", [*DRAWN, *DTRIV]),
     "pmnist MomentumDTRIV": ("pmnist-momentum-dtriv-170", [*MNIST, "training.epochs=1", *DTRIV]),
 }
-NEEDS = {"pmnist": "mnist", "speech": "speech/asterisk-en"}
+NEEDS = {"pmnist": "mnist", "speech": "speech/asterisk-en", "language": "ptb"}
 
 
 @dataclass
