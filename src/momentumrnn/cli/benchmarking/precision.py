@@ -1,8 +1,8 @@
 """What numbers a benchmark's layers compute in."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, get_args
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, get_args
 
 import torch
 
@@ -38,14 +38,23 @@ def computing_in(precision: Precision, device: str) -> Iterator[None]:
         precision: Which.
         device: Where.
     """
-    switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [switch.allow_tf32 for switch in switches]
+    tf32, matmul = precision == "tf32", torch.backends.cuda.matmul
+    before = matmul.allow_tf32
     lower = torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext()
     try:
-        for switch in switches:
-            switch.allow_tf32 = precision == "tf32"
-        with lower:
+        matmul.allow_tf32 = tf32
+        with lower, _cudnn_with(tf32):
             yield
     finally:
-        for switch, allowed in zip(switches, before, strict=True):
-            switch.allow_tf32 = allowed
+        matmul.allow_tf32 = before
+
+
+def _cudnn_with(tf32: bool) -> AbstractContextManager[None]:
+    # Not by its attribute: torch.testing forbids that to the whole process.
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=tf32,
+    )
