@@ -76,7 +76,18 @@ def test_digits_are_split_once_and_for_all():
     assert sorted(map(tuple, together.tolist())) == sorted(map(tuple, whole.tolist()))
 
 
-DATASET_NAMES = {"digits", "mnist", "pmnist", "timit", "prompts", "speech", "copying", "adding", "ptb", "text"}
+DATASET_NAMES = {
+    "digits",
+    "mnist",
+    "pmnist",
+    "timit",
+    "prompts",
+    "speech",
+    "copying",
+    "adding",
+    "ptb",
+    "text",
+}
 
 
 def test_registry():
