@@ -11,7 +11,7 @@ from momentumrnn.cli.sweeping.axes import parse_axes
 from momentumrnn.cli.sweeping.definition import Definition, Sampler
 from momentumrnn.cli.sweeping.progress import Teller
 from momentumrnn.cli.sweeping.report import best_trial, report
-from momentumrnn.cli.sweeping.run import Deadline, OutOfTime, carry_out
+from momentumrnn.cli.sweeping.run import Deadline, OutOfTimeError, carry_out
 from momentumrnn.cli.sweeping.study import Study, opened_study
 from momentumrnn.errors import RecipeError
 from momentumrnn.training import load_recipe
@@ -112,7 +112,10 @@ def sweep(
         found = len(study.trials())
         if found:
             print(f"{out} holds {found} of the trials, which are kept")
-        with Teller(console, definition.metric, planned, definition.seeds) as teller, suppress(OutOfTime):
+        with (
+            Teller(console, definition.metric, planned, definition.seeds) as teller,
+            suppress(OutOfTimeError),
+        ):
             while len(study.trials()) < planned and not deadline.passed:
                 _one_trial(study, definition, teller, deadline, out, data, device, threads)
         finished = study.trials()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -127,13 +128,13 @@ def _measure_panel(
     repeats = SMOKE_REPEATS if plan.smoke else REPEATS
     pairs = list(zip(steps, batches, strict=True))
     trained = time_in_turns(
-        [lambda one=one, batch=batch: one.train(batch) for one, batch in pairs],  # type: ignore[misc]
+        [partial(one.train, batch) for one, batch in pairs],
         repeats,
         wait=wait,
         told=check,
     )
     evaluated = time_in_turns(
-        [lambda one=one, batch=batch: one.evaluate(batch) for one, batch in pairs],  # type: ignore[misc]
+        [partial(one.evaluate, batch) for one, batch in pairs],
         repeats,
         wait=wait,
         told=check,

@@ -4,6 +4,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -100,7 +101,7 @@ def measure_steps(recipe: Recipe, data: Path | None, device: str) -> dict[str, f
     steps = Steps(recipe, device)
     training = list(itertools.islice(batches.training(1, 0), BATCHES_LOOKED_AT))
     # Each first step is not timed: it allocates, and looks up kernels.
-    taken = [growth_of_peak(lambda: steps.train(training[0]), device)]
+    taken = [growth_of_peak(partial(steps.train, training[0]), device)]
     per_frame = _seconds_per_frame(steps.train, training, SECONDS_OF_TRAINING, device)
     step_seconds = per_frame * statistics.mean(map(_frames, training))
     seconds = step_seconds * batches.steps_per_epoch
@@ -116,7 +117,7 @@ def measure_steps(recipe: Recipe, data: Path | None, device: str) -> dict[str, f
             if len(tried) < BATCHES_LOOKED_AT:
                 tried.append(batch)
         middle = tried[len(tried) // 2]
-        taken.append(growth_of_peak(lambda batch=middle: steps.evaluate(batch), device))  # type: ignore[misc]
+        taken.append(growth_of_peak(partial(steps.evaluate, middle), device))
         seconds += _seconds_per_frame(steps.evaluate, [middle], SECONDS_OF_EVALUATION, device) * frames
     return {
         "step_seconds": step_seconds,

@@ -19,11 +19,11 @@ from momentumrnn.training.run_folder import RunFolder
 Judge = Callable[[Mapping[int, float]], bool]
 
 
-class Pruned(Exception):  # noqa: N818 - not an error
+class PrunedError(Exception):
     """A trial fell behind and is stopped."""
 
 
-class OutOfTime(Exception):  # noqa: N818 - not an error
+class OutOfTimeError(Exception):
     """The minutes are over; a checkpoint was written."""
 
 
@@ -103,7 +103,7 @@ def carry_out(
         judge: Whether a trial with this curve is to be stopped.
 
     Raises:
-        OutOfTime: The time is over.
+        OutOfTimeError: The time is over.
         KeyboardInterrupt: Ctrl-C; a checkpoint was written before.
         RecipeError: Nothing is held out.
     """
@@ -124,21 +124,21 @@ def carry_out(
                 if first:
                     curve[row.epoch] = row.validation_metric
                     if row.epoch < last and judge(curve):
-                        raise Pruned
+                        raise PrunedError
 
             for row in RunFolder(folder).history():
                 note(row)
             if deadline.passed:
-                raise OutOfTime
+                raise OutOfTimeError
             watched = _Watched(shown, deadline, note)
             train(recipe, folder, data=data, device=device, threads=threads, progress=watched)
-    except Pruned:
+    except PrunedError:
         outcome = "pruned"
     except DivergedError:
         outcome = "diverged"
     except KeyboardInterrupt:
         if deadline.passed:
-            raise OutOfTime from None
+            raise OutOfTimeError from None
         raise
     return _trial(number, values, outcome, folders, curve)
 
