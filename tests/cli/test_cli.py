@@ -11,17 +11,7 @@ from momentumrnn.cli import main
 from momentumrnn.cli.compare import MODELS
 from momentumrnn.training.history import read_metrics
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """No test writes into the folder the tests are started in, or finds the machine's data."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MOMENTUMRNN_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 TINY = ["--set", "model.hidden_size=4", "training.epochs=1", "training.batch_size=512", "--threads", "1"]
 

@@ -8,7 +8,6 @@ import sys
 
 import pandas as pd
 import pytest
-import torch
 
 from momentumrnn.cli import main
 from momentumrnn.training.history import best_validation_epoch, read_metrics
@@ -29,19 +28,10 @@ from momentumrnn.tasks.contract import ACCURACY
 from momentumrnn.training import Epoch
 from momentumrnn.training.lock import FolderLock
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 TINY = ["--set", "model.hidden_size=4", "training.epochs=2", "training.batch_size=512", "--threads", "1"]
 OVER = ["--over", "rule.momentum=0:0.99", "rule.step_size=0.1:2:log"]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """No test writes into the folder the tests are started in, or finds the machine's data."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MOMENTUMRNN_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def words(out, *more, over=OVER, trials=3):

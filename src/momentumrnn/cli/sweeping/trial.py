@@ -1,13 +1,12 @@
 """A trial that is over, in numbers."""
 
-import math
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from momentumrnn.cli.sweeping.axes import Value
+from momentumrnn.results.numbers import Spread
 
 Outcome = Literal["complete", "pruned", "diverged"]
 
@@ -37,12 +36,12 @@ class Trial:
     @property
     def value(self) -> float:
         """The mean over seeds, which the sweep optimises; not a number where a run diverged."""
-        return statistics.fmean(self.scores) if self.scores else math.nan
+        return Spread(self.scores).mean
 
     @property
     def std(self) -> float:
         """The sample standard deviation over seeds; not a number for a single one."""
-        return statistics.stdev(self.scores) if len(self.scores) > 1 else math.nan
+        return Spread(self.scores).std
 
 
 def run_folders(out: Path, number: int, seeds: int) -> list[Path]:
