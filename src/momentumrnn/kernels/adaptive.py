@@ -19,6 +19,7 @@ from momentumrnn.kernels.derivatives import (
     one_by_one,
     refuse_second_derivative,
     wants_gradient,
+    without_operator,
 )
 from momentumrnn.kernels.operators import LIBRARY
 from momentumrnn.kernels.packed import PackedRows
@@ -144,15 +145,7 @@ def scanned(
     return (d if packed is None else packed.pack(d)), *last
 
 
-class _AdaptiveRule(torch.autograd.Function):
-    """The same derivative for calls that need no operator."""
-
-    @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        return adaptive_operator.forward(*inputs)
-
-    setup_context = staticmethod(_setup)
-    backward = staticmethod(_backward)
+_AdaptiveRule = without_operator("_AdaptiveRule", adaptive_operator.forward, _setup, _backward)
 
 
 class _AdaptiveRuleBackward(torch.autograd.Function):
@@ -182,7 +175,6 @@ class _AdaptiveRuleBackward(torch.autograd.Function):
         return (*found[:4], None, *found[4:6], None, None, *found[6:], None)
 
 
-one_by_one(_AdaptiveRule)
 one_by_one(_AdaptiveRuleBackward)
 
 torch.library.register_autograd("momentumrnn::adaptive_rule", _backward, setup_context=_setup, lib=LIBRARY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = [
     "one_by_one",
     "refuse_second_derivative",
     "wants_gradient",
+    "without_operator",
 ]
 
 
@@ -149,6 +151,27 @@ def one_by_one(function: type[torch.autograd.Function]) -> None:
 
     # Where autograd.Function looks for it; mypy takes it for a method put in another's place.
     function.vmap = staticmethod(vmap)  # type: ignore[method-assign]
+
+
+def without_operator(
+    name: str,
+    forward: Callable[..., Any],
+    setup_context: Callable[..., None],
+    backward: Callable[..., Any],
+) -> Any:
+    """Make an ``autograd.Function`` with an operator's derivative, for calls that need no operator.
+
+    Args:
+        name: As the graph shows it.
+        forward: What it computes.
+        setup_context: As ``torch.library.register_autograd`` takes it.
+        backward: Likewise.
+    """
+    members = {"forward": forward, "setup_context": setup_context, "backward": backward}
+    statics = {member: staticmethod(function) for member, function in members.items()}
+    function = types.new_class(name, (torch.autograd.Function,), exec_body=lambda body: body.update(statics))
+    one_by_one(function)
+    return function
 
 
 def refuse_second_derivative(ctx: Any, *grads: Any) -> Any:

@@ -17,6 +17,7 @@ from momentumrnn.kernels.derivatives import (
     one_by_one,
     refuse_second_derivative,
     wants_gradient,
+    without_operator,
 )
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.operators import LIBRARY
@@ -92,15 +93,7 @@ def gradients_by_reference(
     return gradients_again(run, inputs.differentiable, incoming, wanted)
 
 
-class _Recurrence(torch.autograd.Function):
-    """The same derivative for calls that need no operator."""
-
-    @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        return recurrence_operator.forward(*inputs)
-
-    setup_context = staticmethod(_setup)
-    backward = staticmethod(_backward)
+_Recurrence = without_operator("_Recurrence", recurrence_operator.forward, _setup, _backward)
 
 
 class _RecurrenceBackward(torch.autograd.Function):
@@ -131,7 +124,6 @@ class _RecurrenceBackward(torch.autograd.Function):
         return None, *found[:8], None, None, None, None, *found[8:], None
 
 
-one_by_one(_Recurrence)
 one_by_one(_RecurrenceBackward)
 
 torch.library.register_autograd("momentumrnn::recurrence", _backward, setup_context=_setup, lib=LIBRARY)

@@ -18,8 +18,8 @@ from momentumrnn.kernels.derivatives import (
     holds_many,
     in_graph,
     may_be_asked_again,
-    one_by_one,
     wants_gradient,
+    without_operator,
 )
 from momentumrnn.kernels.operators import LIBRARY
 from momentumrnn.kernels.packed import PackedRows
@@ -121,30 +121,13 @@ def _backward_of_backward(ctx: Any, *grads: Tensor | None) -> Any:
     return (*found[:2], None, *found[2:4], None, None, None, *found[4:])
 
 
-class _AdaptiveRule(torch.autograd.Function):
-    """The same derivative for calls that need no operator."""
-
-    @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        return adaptive_operator.forward(*inputs)
-
-    setup_context = staticmethod(_setup)
-    backward = staticmethod(_backward)
+_AdaptiveRule = without_operator("_AdaptiveRule", adaptive_operator.forward, _setup, _backward)
 
 
-class _AdaptiveRuleBackward(torch.autograd.Function):
-    """The backward pass where its own derivative may be asked for."""
+_AdaptiveRuleBackward = without_operator(
+    "_AdaptiveRuleBackward", adaptive_operator.backward, _setup_backward, _backward_of_backward
+)
 
-    @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        return adaptive_operator.backward(*inputs)
-
-    setup_context = staticmethod(_setup_backward)
-    backward = staticmethod(_backward_of_backward)
-
-
-one_by_one(_AdaptiveRule)
-one_by_one(_AdaptiveRuleBackward)
 
 torch.library.register_autograd(FORWARD, _backward, setup_context=_setup, lib=LIBRARY)
 torch.library.register_autograd(

@@ -15,8 +15,8 @@ from momentumrnn.kernels.derivatives import (
     holds_many,
     in_graph,
     may_be_asked_again,
-    one_by_one,
     wants_gradient,
+    without_operator,
 )
 from momentumrnn.kernels.operators import LIBRARY
 from momentumrnn.kernels.recurrence import gradients_by_reference
@@ -113,30 +113,13 @@ def _backward_of_backward(ctx: Any, *grads: Tensor | None) -> Any:
     return None, *found[:6], None, None, None, None, *found[6:]
 
 
-class _Recurrence(torch.autograd.Function):
-    """The same derivative for calls that need no operator."""
-
-    @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        return recurrence_operator.forward(*inputs)
-
-    setup_context = staticmethod(_setup)
-    backward = staticmethod(_backward)
+_Recurrence = without_operator("_Recurrence", recurrence_operator.forward, _setup, _backward)
 
 
-class _RecurrenceBackward(torch.autograd.Function):
-    """The backward pass where its own derivative may be asked for."""
+_RecurrenceBackward = without_operator(
+    "_RecurrenceBackward", recurrence_operator.backward, _setup_backward, _backward_of_backward
+)
 
-    @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        return recurrence_operator.backward(*inputs)
-
-    setup_context = staticmethod(_setup_backward)
-    backward = staticmethod(_backward_of_backward)
-
-
-one_by_one(_Recurrence)
-one_by_one(_RecurrenceBackward)
 
 torch.library.register_autograd(FORWARD, _backward, setup_context=_setup, lib=LIBRARY)
 torch.library.register_autograd(
