@@ -93,14 +93,14 @@ def test_every_word_follows_the_one_before_it(words, columns):
     # Column after column, it is the text.
     assert laid.targets.t()[counted.t()].tolist() == text.tolist()
     assert torch.equal(laid.inputs[counted], laid.targets[counted] - 1)
-    assert laid.counts == tuple(counted.sum(1).tolist())
+    assert laid.lengths == tuple(counted.sum(0).tolist())
     assert counted[0, 0]
     if words >= columns:
         trimmed = Columns.of(text, columns, 0, whole=False)
         rows = words // columns
         assert trimmed.targets.t().flatten().tolist() == list(range(1, rows * columns + 1))
         assert torch.equal(trimmed.inputs, trimmed.targets - 1)
-        assert trimmed.counts == (columns,) * rows
+        assert trimmed.lengths == (rows,) * columns
     else:
         with pytest.raises(DataError, match=f"each of training.batch_size = {columns} columns, got a text"):
             Columns.of(text, columns, 0, whole=False)

@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from momentumrnn.data.speech.utterances import Utterances
+from momentumrnn.data.text import Columns
 from momentumrnn.tasks import Batch, Sampling, build_task
+from momentumrnn.tasks.language import _pieces
+from momentumrnn.tasks.language_model import LanguageOutputs
 from momentumrnn.tasks.shares import share_of
 from momentumrnn.tasks.speech import SpeechBatches
 
@@ -58,6 +61,27 @@ def test_shares_average_to_the_whole(name, count):
     for index, gradient in enumerate(gradients):
         average = sum(part[2][index] for part in each) / count
         torch.testing.assert_close(average, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_shares_of_a_text_average_to_the_whole(count):
+    """The second row of columns of two words, two, two and one: a process may have nothing to say."""
+    columns = Columns.of(torch.arange(1, 8), 4, before=0, whole=True)
+    whole = list(_pieces(columns, [1, 1]))[1]
+    assert (whole.weight, whole.lengths) == (3, (1, 1, 1, 0))
+    task = build_task("text", folder="mine", vocabulary=8, language={"embedding_size": 3})
+    logits = torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(0))
+
+    def scored(share):
+        first = int((whole.inputs[0] == share.batch.inputs[0, 0]).nonzero())
+        own = logits[:, first : first + share.batch.inputs.shape[1]]
+        return share.counted(task.score(LanguageOutputs(own, own, own), share.batch))
+
+    expected = task.score(LanguageOutputs(logits, logits, logits), whole)
+    each = [scored(share_of(whole, task.sequence_dim, rank, count)) for rank in range(count)]
+    for name in ("loss", "metric_sum"):
+        mean = sum(getattr(score, name) for score in each).item() / count
+        assert mean == pytest.approx(getattr(expected, name).item(), rel=1e-6)
 
 
 def test_all_of_a_sequence_goes_to_one_process():

@@ -47,8 +47,32 @@ RECIPES = {
         "adding-100-adam-dtriv-128",
         [*DRAWN, "model.rebase_every=3", "optimizer.name=adam", "optimizer.orthogonal=rmsprop"],
     ),
+    "language": (
+        "ptb-small-momentum-lstm-200",
+        [
+            "data.name=text",
+            'data.folder="words"',
+            "data.vocabulary=11",
+            "model.hidden_size=6",
+            "model.dropout=0",
+            "model.weight_dropout=0",
+            "rule.momentum=0.5",
+            "language.embedding_size=5",
+            "language.embedding_dropout=0",
+            "language.output_dropout=0",
+            "language.activation_penalty=2",
+            "language.slowness_penalty=1",
+            "language.sequence_length=7",
+            "optimizer.lr=1",
+            # Columns that two do not divide, and a single one where metrics are measured.
+            "training.batch_size=3",
+            "training.eval_batch_size=1",
+            "training.epochs=2",
+        ],
+    ),
     "dropout": ("adding-100-momentum-lstm-128", [*DRAWN, "model.num_layers=2", "model.dropout=0.5"]),
 }
+GONE_ON = ["adding", "language"]
 ALIKE = [name for name in RECIPES if name != "dropout"]
 
 
@@ -116,7 +140,8 @@ def work(rank, folder, port):
     told = {name: error_of(name, folder, name) for name in RECIPES}
     told["again"] = error_of("adding", folder, "adding")
     told["other recipe"] = error_of("adding", folder, "dtriv")
-    told["from one"] = error_of("one-then-two", folder, "adding")
+    for name in GONE_ON:
+        told[f"from one {name}"] = error_of(f"one-then-two-{name}", folder, name)
 
     # The second process alone is interrupted, in an epoch's last step and inside one.
     for step in (6, 3):
@@ -129,11 +154,9 @@ def work(rank, folder, port):
     if rank == 0:
         shutil.copytree(folder / "stopped-at-3", folder / "two-then-one-dropout")
     told["gone on"] = [error_of(f"stopped-at-{step}", folder, "dropout") for step in (6, 3)]
-    told["stopped-adding"] = (
-        interrupted_in("two-then-one", folder, "adding", 2, 2)
-        if rank == 1
-        else error_of("two-then-one", folder, "adding")
-    )
+    for name in GONE_ON:
+        kind = f"two-then-one-{name}"
+        told[kind] = interrupted_in(kind, folder, name, 2, 2) if rank == 1 else error_of(kind, folder, name)
 
     score, calls = Adding.score, []
 
@@ -175,13 +198,19 @@ def folder(tmp_path_factory):
     for seed in range(40):
         random = np.random.RandomState(seed)
         soundfile.write(folder / "mine" / f"{seed}.wav", random.uniform(-0.3, 0.3, 400 + 50 * seed), 8_000)
+    (folder / "words").mkdir()
+    for seed, part in enumerate(("train", "valid", "test")):
+        words = np.random.RandomState(seed).randint(10, size=200)
+        (folder / "words" / f"{part}.txt").write_text(" ".join(f"w{word}" for word in [*range(10), *words]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setattr(loop, "SECONDS_BETWEEN_READS", 0.0)
         for name in ALIKE:
             train(recipe_of(name), folder / "alone" / name, data=folder, threads=1)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe_of("adding"), folder / "one-then-two", progress=InterruptsAt(1, 4), threads=1)
+        for name in GONE_ON:
+            stopped, listener = folder / f"one-then-two-{name}", InterruptsAt(1, 4)
+            with pytest.raises(KeyboardInterrupt):
+                train(recipe_of(name), stopped, data=folder, progress=listener, threads=1)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -217,7 +246,7 @@ def test_two_processes_give_what_one_gives(folder, ranks, name):
     assert_close(folder / name, folder / "alone" / name)
 
 
-@pytest.mark.parametrize("name", [*RECIPES, "one-then-two"])
+@pytest.mark.parametrize("name", [*RECIPES, *(f"one-then-two-{name}" for name in GONE_ON)])
 def test_both_hold_the_same_weights(folder, ranks, name):
     written = load_latest_checkpoint(folder / name / "checkpoints").weights
     for key, value in written.items():
@@ -227,14 +256,18 @@ def test_both_hold_the_same_weights(folder, ranks, name):
         assert written["layer.orthogonal_l0.changes"] == 4
 
 
-def test_another_number_of_processes_goes_on(folder, ranks):
-    assert ranks[0]["told"]["from one"] == "none"
-    assert_close(folder / "one-then-two", folder / "alone" / "adding")
-    assert "stopped in epoch 2 after step 2" in ranks[0]["told"]["stopped-adding"]
+@pytest.mark.parametrize("name", GONE_ON)
+def test_another_number_of_processes_goes_on(folder, ranks, name):
+    assert ranks[0]["told"][f"from one {name}"] == "none"
+    assert_close(folder / f"one-then-two-{name}", folder / "alone" / name)
+    assert "stopped in epoch 2 after step 2" in ranks[0]["told"][f"two-then-one-{name}"]
     with pytest.warns(UserWarning, match="processes was 2, is 1"):
-        train(recipe_of("adding"), folder / "two-then-one", threads=1)
-    assert_close(folder / "two-then-one", folder / "alone" / "adding")
-    # With masks of its own from there on, but to the end.
+        train(recipe_of(name), folder / f"two-then-one-{name}", data=folder, threads=1)
+    assert_close(folder / f"two-then-one-{name}", folder / "alone" / name)
+
+
+def test_another_number_of_processes_draws_masks_to_the_end(folder, ranks):
+    assert "stopped in epoch 1 after step 3" in ranks[0]["told"]["stopped-at-3"]
     with pytest.warns(UserWarning, match="processes was 2, is 1"):
         assert train(recipe_of("dropout"), folder / "two-then-one-dropout", threads=1).finished
 
@@ -313,9 +346,6 @@ def test_on_the_command_line(tmp_path):
     assert len(load_latest_checkpoint(folder / "checkpoints").state["others"]) == 1
 
 
-ADDING = recipe_of("adding").task()
-
-
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
@@ -331,18 +361,11 @@ ADDING = recipe_of("adding").task()
 def test_what_cannot_be_started(tmp_path, asked, expected):
     wanted = {"device": "cpu", "devices": 1, "nodes": 1, "strategy": "auto"} | asked
     with pytest.raises(BackendError, match=expected):
-        check_launch(ADDING, **wanted)
+        check_launch(**wanted)
     if wanted["device"] == "cpu":
         with pytest.raises(BackendError, match=expected):
             train(recipe_of("adding"), tmp_path / "run", **wanted)
         assert not (tmp_path / "run").exists()
-
-
-def test_a_task_that_cannot_be_divided(monkeypatch):
-    monkeypatch.setattr(Adding, "sequence_dim", None)
-    with pytest.raises(BackendError, match="a batch of Adding cannot be divided among processes"):
-        check_launch(ADDING, "cpu", 2, 1, "auto")
-    check_launch(ADDING, "cpu", 1, 1, "auto")
 
 
 def test_other_processes_than_were_asked_for(monkeypatch):
@@ -354,8 +377,8 @@ def test_other_processes_than_were_asked_for(monkeypatch):
     }.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(BackendError, match=r"torchrun started other processes than these.*world size \(4\)"):
-        check_launch(ADDING, "cpu", 1, 1, "auto")
-    check_launch(ADDING, "cpu", 2, 2, "auto")
+        check_launch("cpu", 1, 1, "auto")
+    check_launch("cpu", 2, 2, "auto")
 
 
 @pytest.mark.parametrize(("tasks", "fits"), [("2", True), ("3", False)])
@@ -364,9 +387,9 @@ def test_tasks_of_slurm(monkeypatch, tasks, fits):
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     if fits:
-        check_launch(ADDING, "cpu", 2, 2, "auto")
+        check_launch("cpu", 2, 2, "auto")
     else:
         with pytest.raises(BackendError, match=r"srun started other processes than these.*ntasks-per-node=3"):
-            check_launch(ADDING, "cpu", 2, 2, "auto")
+            check_launch("cpu", 2, 2, "auto")
     # One process inside such a job stays possible.
-    check_launch(ADDING, "cpu", 1, 1, "auto")
+    check_launch("cpu", 1, 1, "auto")

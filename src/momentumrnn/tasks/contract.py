@@ -217,13 +217,12 @@ class Task(ABC):
 
     Attributes:
         metric: What epochs are judged by.
-        sequence_dim: The dimension of ``Batch.targets`` that counts sequences; ``None`` where a batch cannot
-            be divided among processes.
+        sequence_dim: The dimension of ``Batch.targets`` that counts sequences.
         features: d, the values per time step.
     """
 
     metric: ClassVar[Metric]
-    sequence_dim: ClassVar[int | None] = None
+    sequence_dim: ClassVar[int]
     features: int
 
     def build_layer(self, choice: LayerChoice, device: str | None = None) -> nn.Module:

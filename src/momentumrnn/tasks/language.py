@@ -78,6 +78,7 @@ class LanguageModelling(Task):
     """
 
     metric = PERPLEXITY
+    sequence_dim = 1
 
     def __init__(
         self,
@@ -130,7 +131,8 @@ class LanguageModelling(Task):
 
     def score(self, outputs: LanguageOutputs, batch: Batch) -> Score:
         logits, targets = outputs.logits.flatten(0, 1), batch.targets.flatten()
-        loss = F.cross_entropy(logits, targets, ignore_index=IGNORED)
+        # Not the mean over what counts: of a share that may be nothing.
+        loss = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum") / max(batch.weight, 1)
         return Score(loss, loss.detach().double() * batch.weight, self._penalty(outputs))
 
     def baseline(self) -> None:
@@ -212,6 +214,8 @@ def _pieces(columns: Columns, lengths: Sequence[int]) -> Iterator[Batch]:
     first = 0
     for length in lengths:
         rows = slice(first, first + length)
-        weight = sum(columns.counts[rows])
-        yield Batch(columns.inputs[rows], columns.targets[rows], weight, continues=first > 0)
+        counted = tuple(min(max(column - first, 0), length) for column in columns.lengths)
+        yield Batch(
+            columns.inputs[rows], columns.targets[rows], sum(counted), lengths=counted, continues=first > 0
+        )
         first += length

@@ -22,6 +22,11 @@ class Share(NamedTuple):
     loss_factor: float
     metric_factor: float
 
+    @property
+    def counts(self) -> bool:
+        """Whether its sequences are this process's own."""
+        return self.metric_factor > 0
+
     def counted(self, score: Score) -> Score:
         """A score of which the mean over the processes is the whole batch's.
 
@@ -32,6 +37,24 @@ class Share(NamedTuple):
             return score
         penalty = None if score.penalty is None else score.penalty * self.loss_factor
         return Score(score.loss * self.loss_factor, score.metric_sum * self.metric_factor, penalty)
+
+
+def own_sequences(size: int, rank: int, count: int) -> tuple[int, int, bool]:
+    """Which sequences are those of one process.
+
+    Args:
+        size: How many there are.
+        rank: Which process, from 0.
+        count: How many processes.
+
+    Returns:
+        The first one, the one behind the last, and whether none was left, and it was given the first of all.
+
+    >>> [own_sequences(2, rank, 3) for rank in range(3)]
+    [(0, 1, True), (0, 1, False), (1, 2, False)]
+    """
+    first, end = size * rank // count, size * (rank + 1) // count
+    return (0, 1, True) if first == end else (first, end, False)
 
 
 def share_of(batch: Batch, sequence_dim: int, rank: int, count: int) -> Share:
@@ -51,10 +74,7 @@ def share_of(batch: Batch, sequence_dim: int, rank: int, count: int) -> Share:
     if count == 1:
         return Share(batch, 1.0, 1.0)
     size = batch.inputs.shape[1]
-    first, end = size * rank // count, size * (rank + 1) // count
-    empty = first == end
-    if empty:
-        first, end = 0, 1
+    first, end, empty = own_sequences(size, rank, count)
 
     def part(tensor: Tensor, dim: int) -> Tensor:
         return tensor.narrow(dim, first, end - first).contiguous()

@@ -9,7 +9,6 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from momentumrnn.errors import BackendError
-from momentumrnn.tasks import Task
 
 # Those of Fabric that keep all weights in every process, which is what checkpoints are made from.
 STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork")
@@ -17,18 +16,17 @@ STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork")
 BY_HAND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 
 
-def check_launch(task: Task, device: str, devices: int, nodes: int, strategy: str) -> None:
+def check_launch(device: str, devices: int, nodes: int, strategy: str) -> None:
     """Refuse what cannot be started, before anything is.
 
     Args:
-        task: What the run is about.
         device: ``cpu`` or ``cuda``.
         devices: Processes on each machine.
         nodes: Machines.
         strategy: A name of Fabric's.
 
     Raises:
-        BackendError: These processes cannot be had here, or have nothing to divide.
+        BackendError: These processes cannot be had here.
     """
     for name, value in (("devices", devices), ("nodes", nodes)):
         if value < 1:
@@ -45,11 +43,6 @@ def check_launch(task: Task, device: str, devices: int, nodes: int, strategy: st
             "more than there are, or for --device cpu"
         )
     _check_environment(devices, nodes)
-    if devices * nodes > 1 and task.sequence_dim is None:
-        raise BackendError(
-            f"--devices {devices} --nodes {nodes}: a batch of {type(task).__name__} cannot be divided among "
-            "processes; use one device"
-        )
 
 
 def _check_environment(devices: int, nodes: int) -> None:

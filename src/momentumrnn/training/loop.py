@@ -71,7 +71,7 @@ class Loop:
         self.raw_optimizers = build_optimizers(recipe.optimizer, self.raw_model)
         self.model, *self.optimizers = self.fabric.setup(self.raw_model, *self.raw_optimizers)
 
-        self.carried = CarriedState()
+        self.carried = CarriedState(processes)
         self.averaging = Averaging(recipe.optimizer.average_after)
         self.history: list[Epoch] = []
         self.epoch, self.step = 1, 0
@@ -115,7 +115,7 @@ class Loop:
         self.model.train()
         for whole in self.batches.training(self.epoch, self.step):
             share = self.processes.share(whole)
-            outputs = self.carried.run(self.model, share.batch)
+            outputs = self.carried.run(self.model, share)
             score = share.counted(self.task.score(outputs, share.batch))
             for optimizer in self.optimizers:
                 optimizer.zero_grad()
@@ -177,11 +177,11 @@ class Loop:
         batches = self.batches.evaluation(part)
         if batches is None:
             return None, None
-        model, carried = self.averaging.evaluated(self.model).eval(), CarriedState()
+        model, carried = self.averaging.evaluated(self.model).eval(), CarriedState(self.processes)
         totals = Totals(self.processes, self.fabric.device)
         for whole in batches:
             share = self.processes.share(whole)
-            score = share.counted(self.task.score(carried.run(model, share.batch), share.batch))
+            score = share.counted(self.task.score(carried.run(model, share), share.batch))
             totals.add(score, whole.weight)
             self._stop_if_asked()
         loss, metric = self._means(totals)

@@ -49,7 +49,7 @@ class Processes:
         count: How many there are.
     """
 
-    def __init__(self, fabric: Fabric, sequence_dim: int | None) -> None:
+    def __init__(self, fabric: Fabric, sequence_dim: int) -> None:
         self.rank, self.local_rank, self.count = fabric.global_rank, fabric.local_rank, fabric.world_size
         self._sequence_dim = sequence_dim
         # Beside the one for gradients, on the CPU even where that is on GPUs.
@@ -68,7 +68,6 @@ class Processes:
         """
         if self.count == 1:
             return Share(batch, 1.0, 1.0)
-        assert self._sequence_dim is not None
         return share_of(batch, self._sequence_dim, self.rank, self.count)
 
     def agree(self, *wishes: bool) -> tuple[bool, ...]:

@@ -11,9 +11,8 @@ import torch
 
 from momentumrnn.cli.benchmarking.memory_worker import growth_of_peak
 from momentumrnn.data import data_folder
-from momentumrnn.tasks import Batch
+from momentumrnn.tasks import Batch, Continued
 from momentumrnn.tasks.contract import Part
-from momentumrnn.training.carried_state import CarriedState
 from momentumrnn.training.devices import choose_device
 from momentumrnn.training.model import build_model
 from momentumrnn.training.optimizers import build_optimizers, scaled_lr
@@ -46,7 +45,8 @@ class Steps:
             batch: The batch.
         """
         # A text is gone on with from zeros: what a step costs does not depend on that.
-        outputs = CarriedState().run(self.model, batch._replace(continues=False))
+        made = self.model(batch.inputs)
+        outputs = made.outputs if isinstance(made, Continued) else made
         return self.task.score(outputs, batch).objective
 
     def train(self, batch: Batch) -> torch.Tensor:

@@ -23,12 +23,12 @@ class Columns:
     Attributes:
         inputs: (L, B), int64: what is read; the first word of all is preceded by the one given.
         targets: (L, B): the words that follow, ``IGNORED`` below the end of the text.
-        counts: How many targets of each row count.
+        lengths: How many targets of each column count.
     """
 
     inputs: Tensor
     targets: Tensor
-    counts: tuple[int, ...]
+    lengths: tuple[int, ...]
 
     @classmethod
     def of(cls, text: Tensor, columns: int, before: int, *, whole: bool) -> Self:
@@ -59,8 +59,8 @@ class Columns:
         rows = -(-len(text) // columns) if whole else len(text) // columns
         read = torch.cat([text.new_tensor([before]), text[:-1]])
         targets = _laid_out(text, rows, columns, IGNORED)
-        counts = (targets != IGNORED).sum(dim=1).tolist()
-        return cls(_laid_out(read, rows, columns, before), targets, tuple(counts))
+        lengths = (targets != IGNORED).sum(dim=0).tolist()
+        return cls(_laid_out(read, rows, columns, before), targets, tuple(lengths))
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -71,7 +71,7 @@ class Columns:
         Args:
             device: Which.
         """
-        return type(self)(self.inputs.to(device), self.targets.to(device), self.counts)
+        return type(self)(self.inputs.to(device), self.targets.to(device), self.lengths)
 
 
 def _laid_out(words: Tensor, rows: int, columns: int, padding: int) -> Tensor:
