@@ -191,6 +191,18 @@ def test_another_recipe_in_the_folder(tiny, undisturbed):
     assert "model" not in str(caught.value).partition("recipe:")[2].partition(";")[0]
 
 
+def test_a_finished_run_is_gone_on_with_for_more_epochs(tiny, undisturbed, tmp_path):
+    folder = tmp_path / "prolonged"
+    assert train(tiny.override(["training.epochs=1"]), folder).finished
+    assert train(tiny, folder).finished
+    assert load_recipe(folder / "recipe.toml") == tiny
+    assert_same_outcome(folder, undisturbed)
+    with pytest.raises(CheckpointError, match="training.epochs is 3 there, 2 here"):
+        train(tiny.override(["training.epochs=2"]), folder)
+    with pytest.raises(CheckpointError, match="training.seed is 0 there, 7 here"):
+        train(tiny.override(["training.epochs=4", "training.seed=7"]), folder)
+
+
 def test_a_folder_of_something_else_is_left_alone(tiny, tmp_path):
     (tmp_path / "thesis.tex").write_text("everything")
     with pytest.raises(CheckpointError, match=r"holds files that are no run \(thesis\.tex\)"):

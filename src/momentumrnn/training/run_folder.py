@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class RunFolder:
         return RunResult(self.path, history, finished=len(history) >= recipe.training.epochs)
 
     def check_recipe(self, recipe: Recipe) -> None:
-        """Refuse a folder that belongs to another run.
+        """Refuse a folder that belongs to another run. The same recipe for more epochs is the same run.
 
         Args:
             recipe: The recipe that shall run here.
@@ -112,7 +113,7 @@ class RunFolder:
                     f"{self.path} holds files that are no run ({', '.join(sorted(strangers)[:3])}); "
                     "choose an empty or new folder with --out"
                 )
-        elif present != recipe:
+        elif present != recipe and not _prolongs(recipe, present):
             raise CheckpointError(
                 f"{self.path} holds a run of another recipe: {'; '.join(_differences(present, recipe))}; "
                 "choose another folder with --out, or delete this one"
@@ -136,7 +137,7 @@ class RunFolder:
                 stack.enter_context(FolderLock(self.path / LOCK))
                 # Once more: another process may have begun a run here in between.
                 self.check_recipe(recipe)
-                if self.recipe() is None:
+                if self.recipe() != recipe:
                     write_atomically(self.path / RECIPE, recipe.to_toml())
                 self.checkpoints.mkdir(exist_ok=True)
                 discard_unfinished(self.checkpoints)
@@ -158,6 +159,12 @@ class RunFolder:
                 )
         path = self.path / VERSIONS
         write_atomically(path, json.dumps({"starts": [*starts, versions]}, indent=2) + "\n")
+
+
+def _prolongs(wanted: Recipe, present: Recipe) -> bool:
+    epochs = present.training.epochs
+    as_long = replace(wanted, training=replace(wanted.training, epochs=epochs))
+    return wanted.training.epochs > epochs and as_long == present
 
 
 def _differences(present: Recipe, wanted: Recipe) -> list[str]:
