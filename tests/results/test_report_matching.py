@@ -6,10 +6,12 @@ from made_runs import VERSIONS, history, write_cost, write_plan, write_run
 from momentumrnn.errors import CheckpointError
 from momentumrnn.results import build_report, default_out, find_runs
 from momentumrnn.results.match import Setting, experiments_to_show, match_runs
+from momentumrnn.results.runs import setting_of
 from momentumrnn.tasks.contract import ACCURACY
 from momentumrnn.training import load_recipe
 from momentumrnn.training.experiments import Row
 from momentumrnn.training.plan import Plan
+from momentumrnn.training.run_folder import RunFolder
 
 MNIST = load_recipe("mnist-lstm-128").override(["training.epochs=2"])
 
@@ -163,12 +165,34 @@ def test_what_a_reader_is_warned_of(tmp_path):
         tmp_path / "b", MNIST.override(["training.seed=1"]), epochs(90.0), {**VERSIONS, "torch": "2.11"}
     )
     write_run(tmp_path / "c", MNIST.override(["training.seed=2"]), epochs(90.0, float("nan")), None)
+    write_run(tmp_path / "d", MNIST.override(["training.seed=3"]), epochs(90.0))
+    RunFolder(tmp_path / "d").mark_diverged("the loss is not finite at step 7 of epoch 2")
     told = build_report(find_runs([tmp_path])).warnings
-    assert "1 of 3 runs are not finished: b (1 of 2 epochs)" in told
+    assert "1 of 4 runs are not finished: b (1 of 2 epochs)" in told
     assert "c has diverged: not every number of epoch 2 is finite" in told
-    assert "runs differ in torch: 2.13.0+cpu (1 run), 2.11 (1 run)" in told
+    assert "d has diverged: the loss is not finite at step 7 of epoch 2" in told
+    assert "runs differ in torch: 2.13.0+cpu (2 runs), 2.11 (1 run)" in told
     assert "what they were made with is not known of c" in told
     assert not any("threads" in each for each in told)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ("training.seed=5", True),
+        ("training.checkpoint_seconds=7", True),
+        ("training.epochs=3", False),
+        ("model.dropout=0.4", False),
+        ("rule.step_size=0.5", False),
+        ("language.output_dropout=0.3", False),
+        ("optimizer.lr=2", False),
+        ("data.vocabulary=5", False),
+    ],
+)
+def test_runs_are_of_one_setting_where_their_numbers_are_comparable(change, same):
+    text = ["data.name=text", "data.folder=a", "data.vocabulary=9"]
+    recipe = load_recipe("ptb-small-momentum-lstm-200").override(text)
+    assert (setting_of(recipe) == setting_of(recipe.override([change]))) == same
 
 
 def test_measurements_without_runs_are_shown(tmp_path):

@@ -23,6 +23,7 @@ from momentumrnn.training.checkpoint import load_latest_checkpoint
 from momentumrnn.training.history import best_validation_epoch, read_metrics
 from momentumrnn.training.lock import FolderLock
 from momentumrnn.training.progress import Silent
+from momentumrnn.training.run_folder import RunFolder
 
 
 class ActsAt(Silent):
@@ -197,9 +198,9 @@ def test_a_finished_run_is_gone_on_with_for_more_epochs(tiny, undisturbed, tmp_p
     assert train(tiny, folder).finished
     assert load_recipe(folder / "recipe.toml") == tiny
     assert_same_outcome(folder, undisturbed)
-    with pytest.raises(CheckpointError, match="training.epochs is 3 there, 2 here"):
+    with pytest.raises(CheckpointError, match=r"training\.epochs is 3 there, 2 here"):
         train(tiny.override(["training.epochs=2"]), folder)
-    with pytest.raises(CheckpointError, match="training.seed is 0 there, 7 here"):
+    with pytest.raises(CheckpointError, match=r"training\.seed is 0 there, 7 here"):
         train(tiny.override(["training.epochs=4", "training.seed=7"]), folder)
 
 
@@ -233,6 +234,10 @@ def test_a_loss_that_is_not_finite(tiny, tmp_path, every_step, monkeypatch):
     kept = load_latest_checkpoint(folder / "checkpoints")
     assert (kept.state["epoch"], kept.state["step"]) == (2, 0)
     assert all(torch.isfinite(value).all() for value in kept.weights.values())
+    assert RunFolder(folder).diverged() == "the loss is not finite at step 3 of epoch 2"
+    monkeypatch.undo()
+    assert train(tiny, folder).finished
+    assert RunFolder(folder).diverged() is None
 
 
 def test_the_bad_step_is_named_where_the_loss_is_read_late(tiny, tmp_path, monkeypatch):

@@ -166,10 +166,12 @@ def _run(run: RunRecord) -> str:
     if measured is not None and run.history:
         facts["last epoch measured"] = measured
     facts["hours"] = f"{sum(epoch.seconds for epoch in run.history) / 3600:.2f}"
+    if run.diverged:
+        facts["diverged"] = run.diverged
     for number, start in enumerate(run.starts, 1):
         what = "start" if len(run.starts) == 1 else f"start {number}"
         facts[what] = ", ".join(f"{key} {value}" for key, value in start.items() if value is not None)
-    unfinished = "" if run.finished else ", not finished"
+    unfinished = ", diverged" if run.diverged else "" if run.finished else ", not finished"
     return (
         f'<details><summary>{escape(run.folder.name)} <span class="faint">{escape(run.recipe.model.name)}, '
         f"seed {run.seed}, {epochs}{unfinished}</span></summary>\n<div>{_definitions(facts)}\n"

@@ -21,14 +21,17 @@ def warnings_of(runs: Sequence[RunRecord]) -> list[str]:
     unfinished = [
         f"{run.folder.name} ({len(run.history)} of {run.recipe.training.epochs} epochs)"
         for run in runs
-        if not run.finished
+        if not run.finished and run.diverged is None
     ]
     if unfinished:
         warnings.append(f"{len(unfinished)} of {len(runs)} runs are not finished: {_some(unfinished)}")
     for run in runs:
+        where = run.diverged
         bad = next((epoch.epoch for epoch in run.history if not is_finite(epoch)), None)
-        if bad is not None:
-            warnings.append(f"{run.folder.name} has diverged: not every number of epoch {bad} is finite")
+        if where is None and bad is not None:
+            where = f"not every number of epoch {bad} is finite"
+        if where is not None:
+            warnings.append(f"{run.folder.name} has diverged: {where}")
     unknown = [run.folder.name for run in runs if not run.starts]
     if unknown:
         warnings.append(f"what they were made with is not known of {_some(unknown)}")

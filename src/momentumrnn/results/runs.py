@@ -25,6 +25,7 @@ class RunRecord:
         history: What was measured.
         parameters: How many numbers the model learns.
         starts: Versions, platform and command of every time the run was started.
+        diverged: Where it diverged; ``None`` where it did not.
     """
 
     folder: Path
@@ -32,6 +33,7 @@ class RunRecord:
     history: tuple[Epoch, ...]
     parameters: int
     starts: tuple[Mapping[str, Any], ...] = ()
+    diverged: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -59,7 +61,7 @@ def read_run(folder: Path) -> RunRecord:
     if recipe is None:
         raise CheckpointError(f"{folder} is no run folder: it holds no recipe.toml")
     history = run.history()
-    return RunRecord(folder, recipe, history, _count_parameters(recipe), tuple(run.starts()))
+    return RunRecord(folder, recipe, history, _count_parameters(recipe), tuple(run.starts()), run.diverged())
 
 
 def read_runs(folders: Iterable[Path]) -> list[RunRecord]:
@@ -81,7 +83,7 @@ def setting_of(recipe: Recipe) -> Hashable:
     """
     seconds = TrainingSection.checkpoint_seconds
     training = dataclasses.replace(recipe.training, seed=0, checkpoint_seconds=seconds)
-    return recipe.data, recipe.model, recipe.rule, recipe.optimizer, training
+    return recipe.data, recipe.model, recipe.rule, recipe.language, recipe.optimizer, training
 
 
 def counted(runs: Sequence[RunRecord]) -> list[RunRecord]:

@@ -224,6 +224,7 @@ class Loop:
             self._diverged(f"{problem} of epoch {self.epoch}")
 
     def _diverged(self, what: str) -> None:
+        self._write(lambda: self.run.mark_diverged(what))
         optimizer = self.recipe.optimizer
         clip = "none now" if optimizer.clip_norm is None else f"now {optimizer.clip_norm}"
         raise DivergedError(

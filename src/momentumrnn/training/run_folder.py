@@ -18,6 +18,7 @@ from momentumrnn.training.recipe import Recipe
 from momentumrnn.training.toml_io import parse_toml, read_text
 
 RECIPE, METRICS, VERSIONS, LOCK = "recipe.toml", "metrics.csv", "versions.json", "run.lock"
+DIVERGED = "diverged.txt"
 # What may change the last bits of a result.
 NUMERICAL = ("momentumrnn", "commit", "torch", "platform", "device", "threads", "processes")
 
@@ -54,6 +55,19 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError):
             return []
         return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+
+    def diverged(self) -> str | None:
+        """Where the run diverged when it was last carried on, ``None`` where it did not."""
+        path = self.path / DIVERGED
+        return read_text(path).strip() if path.exists() else None
+
+    def mark_diverged(self, where: str) -> None:
+        """Write down, until the run is gone on with, that it diverged.
+
+        Args:
+            where: In which step and epoch.
+        """
+        write_atomically(self.path / DIVERGED, where + "\n")
 
     def write_history(self, history: Sequence[Epoch], metric: Metric) -> None:
         """Replace ``metrics.csv``.
@@ -141,6 +155,7 @@ class RunFolder:
                     write_atomically(self.path / RECIPE, recipe.to_toml())
                 self.checkpoints.mkdir(exist_ok=True)
                 discard_unfinished(self.checkpoints)
+                (self.path / DIVERGED).unlink(missing_ok=True)
                 self._record(versions)
             yield
 
