@@ -7,6 +7,7 @@ from torch import Tensor
 
 from momentumrnn.kernels.extension import missing, warn_if_missing
 from momentumrnn.kernels.gate_input import GateInput
+from momentumrnn.kernels.one_recurrence import Recurrences
 from momentumrnn.kernels.problem import Problem
 from momentumrnn.kernels.recurrence import recurrence
 from momentumrnn.kernels.recurrence_operator import RecurrenceInputs
@@ -51,39 +52,6 @@ def traceable(problem: Problem) -> bool:
     return True
 
 
-def rnn(
-    inputs: GateInput,
-    h_0: Tensor,
-    weight_hh: Tensor,
-    bias_hh: Tensor | None,
-    nonlinearity: str,
-    modrelu_bias: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Run the RNN; arguments and result as in ``momentumrnn.kernels.reference.rnn``."""
-    output, h_n, _ = _run(f"rnn_{nonlinearity}", inputs, weight_hh, bias_hh, modrelu_bias, h_0, None)
-    return output, h_n
-
-
-def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Run the GRU; arguments and result as in ``momentumrnn.kernels.reference.gru``."""
-    output, h_n, _ = _run("gru", inputs, weight_hh, bias_hh, None, h_0, None)
-    return output, h_n
-
-
-def lstm(
-    inputs: GateInput,
-    h_0: Tensor,
-    c_0: Tensor,
-    weight_hh: Tensor,
-    bias_hh: Tensor | None,
-    weight_hr: Tensor | None,
-    forget_gate: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the LSTM; arguments and result as in ``momentumrnn.kernels.reference.lstm``."""
-    cell = "lstm" if forget_gate else "lstm_without_forget_gate"
-    return _run(cell, inputs, weight_hh, bias_hh, None, h_0, c_0)
-
-
 def _run(
     cell: str,
     inputs: GateInput,
@@ -109,3 +77,7 @@ def _run(
             None if inputs.packed is None else inputs.packed.batch_sizes,
         )
     )
+
+
+_recurrences = Recurrences(_run)
+rnn, gru, lstm = _recurrences.rnn, _recurrences.gru, _recurrences.lstm

@@ -10,6 +10,7 @@ from momentumrnn.kernels.cuda.launch import total_dtype
 from momentumrnn.kernels.cuda.recurrence import recurrence
 from momentumrnn.kernels.cuda.tiling import stays_close
 from momentumrnn.kernels.gate_input import GateInput
+from momentumrnn.kernels.one_recurrence import Recurrences
 from momentumrnn.kernels.problem import Cell, Problem, autocasts
 from momentumrnn.kernels.tracing import constant
 
@@ -81,39 +82,6 @@ def runs_rules(problem: Problem, asked_for: bool) -> bool:
     return refuses(problem) is None and (asked_for or problem.device.type == "cuda")
 
 
-def rnn(
-    inputs: GateInput,
-    h_0: Tensor,
-    weight_hh: Tensor,
-    bias_hh: Tensor | None,
-    nonlinearity: str,
-    modrelu_bias: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Run the RNN; arguments and result as in ``momentumrnn.kernels.reference.rnn``."""
-    output, h_n, _ = _run(f"rnn_{nonlinearity}", inputs, weight_hh, bias_hh, modrelu_bias, h_0, None)
-    return output, h_n
-
-
-def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Run the GRU; arguments and result as in ``momentumrnn.kernels.reference.gru``."""
-    output, h_n, _ = _run("gru", inputs, weight_hh, bias_hh, None, h_0, None)
-    return output, h_n
-
-
-def lstm(
-    inputs: GateInput,
-    h_0: Tensor,
-    c_0: Tensor,
-    weight_hh: Tensor,
-    bias_hh: Tensor | None,
-    weight_hr: Tensor | None,
-    forget_gate: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the LSTM; arguments and result as in ``momentumrnn.kernels.reference.lstm``."""
-    cell = "lstm" if forget_gate else "lstm_without_forget_gate"
-    return _run(cell, inputs, weight_hh, bias_hh, None, h_0, c_0)
-
-
 def _run(
     cell: str,
     inputs: GateInput,
@@ -138,3 +106,7 @@ def _run(
         None if inputs.packed is None else inputs.packed.batch_sizes,
     )
     return output, h_n, c_n.to(dtype)
+
+
+_recurrences = Recurrences(_run)
+rnn, gru, lstm = _recurrences.rnn, _recurrences.gru, _recurrences.lstm
