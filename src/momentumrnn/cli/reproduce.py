@@ -7,7 +7,7 @@ from rich.console import Console
 
 from momentumrnn.cli.reproducing.at_once import choose_at_once, this_machine
 from momentumrnn.cli.reproducing.cluster import RayExecutor
-from momentumrnn.cli.reproducing.cost import TABLE, cost_panels, measure_cost
+from momentumrnn.cli.reproducing.cost import cost_panels, measure_cost
 from momentumrnn.cli.reproducing.errors import ReproduceError
 from momentumrnn.cli.reproducing.estimates import Estimate, estimate, seconds_left
 from momentumrnn.cli.reproducing.gradients import plot_gradients
@@ -17,6 +17,7 @@ from momentumrnn.cli.reproducing.options import Options
 from momentumrnn.cli.reproducing.showing import show_plan
 from momentumrnn.cli.reproducing.survey import Run, missing_data, survey
 from momentumrnn.cli.reproducing.watching import Watcher
+from momentumrnn.results.find import COST
 from momentumrnn.training.devices import choose_device
 from momentumrnn.training.interrupt import Interrupt, catch_interrupts
 from momentumrnn.training.lock import FolderLock
@@ -214,6 +215,6 @@ def _conclude(
     words += [f"{left} are left"] if left else []
     for file in files:
         _say(console, f"wrote {file}")
-    if cost_panels(options.plan) and (options.out / TABLE).exists():
-        _say(console, f"wrote {options.out / TABLE}")
+    if cost_panels(options.plan) and (options.out / COST).exists():
+        _say(console, f"wrote {options.out / COST}")
     _say(console, f"{', '.join(words)}; to see them: momentumrnn report {options.out}")

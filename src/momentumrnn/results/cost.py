@@ -1,17 +1,12 @@
-"""What a step costs, from the measurements that lie beside runs."""
+"""What a step costs, as a table and as bars."""
 
-import csv
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from momentumrnn.errors import CheckpointError
-from momentumrnn.results.find import COST, COST_MACHINE
+from momentumrnn.results.cost_records import Cost, Costs
 from momentumrnn.results.numbers import NOTHING, show_number
 from momentumrnn.results.plots import COLOURS, new_figure
 from momentumrnn.results.runs import label_models
@@ -19,69 +14,7 @@ from momentumrnn.results.table import Table
 from momentumrnn.training.experiments import Panel
 
 NOT_MEASURED = "not measured"
-NUMBERS = ("train_seconds", "train_ratio", "eval_seconds", "eval_ratio", "train_bytes", "eval_bytes")
 MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Cost:
-    """A step of one model. What was not measured is not a number.
-
-    Attributes:
-        train_seconds: Of a training step.
-        train_ratio: The same, relative to the panel's first row.
-        eval_seconds: Of an evaluation step.
-        eval_ratio: The same, relative to the panel's first row.
-        train_bytes: Peak memory of a training step.
-        eval_bytes: Peak memory of an evaluation step.
-    """
-
-    train_seconds: float
-    train_ratio: float
-    eval_seconds: float
-    eval_ratio: float
-    train_bytes: float
-    eval_bytes: float
-
-
-def read_costs(folder: Path) -> dict[tuple[str, str], Cost]:
-    """What was measured of every row.
-
-    Args:
-        folder: Where ``cost.csv`` lies; without it nothing was measured.
-
-    Returns:
-        Title of the panel, name of the row → its cost.
-
-    Raises:
-        CheckpointError: The file holds something else.
-    """
-    path = folder / COST
-    if not path.exists():
-        return {}
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            return {
-                (row["panel"], row["row"]): Cost(*(float(row[name] or math.nan) for name in NUMBERS))
-                for row in csv.DictReader(stream)
-            }
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(
-            f"{path}: expected the columns panel, row, {', '.join(NUMBERS)}, got something else ({error})"
-        ) from error
-
-
-def read_machine(folder: Path) -> dict[str, str]:
-    """On what it was measured, as far as that is known.
-
-    Args:
-        folder: Where ``cost.json`` lies.
-    """
-    try:
-        told = json.loads((folder / COST_MACHINE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return _flat(told) if isinstance(told, dict) else {}
 
 
 def cost_labels(panel: Panel) -> list[str]:
@@ -93,9 +26,7 @@ def cost_labels(panel: Panel) -> list[str]:
     return label_models([row.load() for row in panel.all_rows()])
 
 
-def cost_table(
-    panel: Panel, costs: Mapping[tuple[str, str], Cost], machine: Mapping[str, str], title: str
-) -> Table:
+def cost_table(panel: Panel, costs: Costs, machine: Mapping[str, str], title: str) -> Table:
     """Seconds and memory of a step, absolute and relative to the first row.
 
     Args:
@@ -138,7 +69,7 @@ def cost_table(
     return Table(title, headings, tuple(rows), tuple(notes))
 
 
-def cost_figure(panel: Panel, costs: Mapping[tuple[str, str], Cost], title: str) -> Figure:
+def cost_figure(panel: Panel, costs: Costs, title: str) -> Figure:
     """Bars of time, and of memory where it was measured, relative to the first row.
 
     Args:
@@ -212,13 +143,3 @@ def _memory(cost: Cost, first: Cost | None, key: str) -> str:
         return NOTHING
     ratio = _ratio(cost, first, key)
     return f"{value / MIB:,.1f}" + ("" if math.isnan(ratio) else f" ({ratio:.2f})")
-
-
-def _flat(told: Mapping[str, object]) -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in told.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value))
-        elif isinstance(value, str | int | float) and not isinstance(value, bool):
-            flat[str(key)] = str(value)
-    return flat

@@ -8,7 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from momentumrnn.errors import CheckpointError
-from momentumrnn.results.cost import cost_figure, cost_table, read_costs, read_machine
+from momentumrnn.results.cost import cost_figure, cost_table
+from momentumrnn.results.cost_records import read_costs, read_machine
 from momentumrnn.results.find import COST, GRADIENTS, Found
 from momentumrnn.results.heat_map import heat_map
 from momentumrnn.results.match import Matched, Placed, Setting, experiments_to_show, match_runs

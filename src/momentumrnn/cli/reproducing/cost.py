@@ -1,12 +1,9 @@
 """``reproduce cost``: seconds and memory of a step of each row's model, beside the first row's."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -19,43 +16,18 @@ from momentumrnn.cli.benchmarking.turns import time_in_turns
 from momentumrnn.cli.reproducing.steps import Steps
 from momentumrnn.cli.reproducing.survey import recipe_of
 from momentumrnn.cli.reproducing.synthetic import synthetic_batch
-from momentumrnn.errors import CheckpointError
+from momentumrnn.results.cost_records import Cost, costs_to_csv, read_costs
+from momentumrnn.results.find import COST, COST_MACHINE
 from momentumrnn.training.experiments import Panel, Row, load_experiment
 from momentumrnn.training.files import write_atomically
 from momentumrnn.training.plan import Plan
 from momentumrnn.training.recipe import Recipe
 
-TABLE, ABOUT = "cost.csv", "cost.json"
 REPEATS, SMOKE_REPEATS = 7, 2
 # Whether it is a training step.
 KINDS = (True, False)
 MEASURED_AT_ONCE = 2
 MODULE = "momentumrnn.cli.reproducing.cost_worker"
-
-
-@dataclass(frozen=True)
-class Cost:
-    """A row of ``cost.csv``. What could not be measured is NaN, an empty field.
-
-    Attributes:
-        panel: The heading of its panel.
-        row: Its name.
-        train_seconds: Of a training step, the median over turns.
-        train_ratio: To the panel's first row, the median over rounds.
-        eval_seconds: Of an evaluation step of as many sequences as a training step.
-        eval_ratio: Likewise.
-        train_bytes: By how much training steps raise the peak of a process's memory.
-        eval_bytes: Likewise.
-    """
-
-    panel: str
-    row: str
-    train_seconds: float
-    train_ratio: float
-    eval_seconds: float
-    eval_ratio: float
-    train_bytes: float
-    eval_bytes: float
 
 
 def cost_panels(plan: Plan) -> list[tuple[Panel, list[Row]]]:
@@ -103,17 +75,18 @@ def measure_cost(
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     machine = describe_machine(device)
-    rows = read_costs(out) if _same_conditions(out, machine) else []
+    costs = read_costs(out) if _same_conditions(out, machine) else {}
     measured = False
     for panel, members in cost_panels(plan):
-        if {row.name for row in members} <= {cost.row for cost in rows if cost.panel == panel.title}:
+        if all((panel.title, row.name) in costs for row in members):
             continue
         told(f"cost: {panel.title}, {len(members)} models side by side")
-        costs = _measure_panel(plan, panel.title, members, device, threads, check)
-        rows = [cost for cost in rows if cost.panel != panel.title] + costs
+        kept = {key: cost for key, cost in costs.items() if cost.panel != panel.title}
+        found = _measure_panel(plan, panel.title, members, device, threads, check)
+        costs = kept | {(cost.panel, cost.row): cost for cost in found}
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / ABOUT, json.dumps({**machine, "smoke": plan.smoke}, indent=2) + "\n")
-        write_atomically(out / TABLE, _to_csv(rows))
+        write_atomically(out / COST_MACHINE, json.dumps({**machine, "smoke": plan.smoke}, indent=2) + "\n")
+        write_atomically(out / COST, costs_to_csv(costs.values()))
         measured = True
     return measured
 
@@ -168,51 +141,9 @@ def _peak(recipe: Recipe, training: bool, *, device: str, threads: int) -> float
         return math.nan
 
 
-def read_costs(out: Path) -> list[Cost]:
-    """What was measured, empty where nothing was.
-
-    Args:
-        out: Where the table is.
-
-    Raises:
-        CheckpointError: It cannot be read.
-    """
-    path = out / TABLE
-    if not path.exists():
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            return [
-                Cost(
-                    panel=line["panel"],
-                    row=line["row"],
-                    **{name: float(line[name] or math.nan) for name in _NUMBERS},
-                )
-                for line in csv.DictReader(stream)
-            ]
-    except (OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as a table of costs: {error}") from error
-
-
-_COLUMNS = [field.name for field in fields(Cost)]
-_NUMBERS = _COLUMNS[2:]
-
-
-def _to_csv(rows: Sequence[Cost]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        values = asdict(row)
-        writer.writerow(
-            {name: "" if name in _NUMBERS and math.isnan(values[name]) else values[name] for name in _COLUMNS}
-        )
-    return text.getvalue()
-
-
 def _same_conditions(out: Path, machine: dict[str, str]) -> bool:
     """Whether a table that is there was measured on the same machine with the same versions."""
-    path = out / ABOUT
+    path = out / COST_MACHINE
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
