@@ -34,6 +34,12 @@ def test_truncated_gzip(tmp_path, images):
         read_idx(path, 3)
 
 
+def test_a_folder_of_that_name(tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match="images: cannot be read: "):
+        read_idx(tmp_path / "images", 3)
+
+
 def test_not_gzip_at_all(tmp_path):
     path = tmp_path / "images.gz"
     path.write_bytes(b"<html>not found</html>")

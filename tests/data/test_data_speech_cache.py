@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -63,6 +65,19 @@ def test_other_recordings_or_settings_are_another_cache(root, tmp_path, reads, m
     monkeypatch.setattr(cache, "SETTINGS", "others")
     features_of(root, NAMES, tmp_path / "cache")
     assert len(reads) == 5
+
+
+def test_recordings_of_the_same_names_and_sizes_are_told_apart(root, tmp_path, reads):
+    first = features_of(root, NAMES, tmp_path / "cache")
+    shutil.copytree(root, tmp_path / "others")
+    features_of(tmp_path / "others", NAMES, tmp_path / "cache")
+    assert len(reads) == 4
+    size = (root / "a.wav").stat().st_size
+    soundfile.write(root / "a.wav", np.full(600, 0.1), 8_000)
+    assert (root / "a.wav").stat().st_size == size
+    again = features_of(root, NAMES, tmp_path / "cache")
+    assert len(reads) == 6
+    assert not torch.equal(again.frames, first.frames)
 
 
 def flip_a_bit(path):

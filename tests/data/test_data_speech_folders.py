@@ -55,6 +55,15 @@ def test_recordings_are_found_in_folders_and_in_any_case(tmp_path):
     assert find_recordings(tmp_path, "") == ["B.WAV", "a.wav", "x/d.Flac", "x/y/c.flac"]
 
 
+def test_recordings_are_found_in_linked_folders(tmp_path):
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "deep" / "b.wav").write_bytes(b"")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a.wav").write_bytes(b"")
+    (tmp_path / "here" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert find_recordings(tmp_path / "here", "") == ["a.wav", "linked/deep/b.wav"]
+
+
 def test_no_recordings(tmp_path):
     with pytest.raises(
         DataMissingError, match=r"is no folder; name a folder of recordings with data\.folder"

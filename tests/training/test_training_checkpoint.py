@@ -10,10 +10,10 @@ from momentumrnn.training.checkpoint import (
     STATE,
     WEIGHTS,
     Checkpoint,
-    discard_unfinished,
     load_latest_checkpoint,
     save_checkpoint,
 )
+from momentumrnn.training.files import discard_unfinished
 
 
 def checkpoint(number: int) -> Checkpoint:
@@ -49,8 +49,12 @@ def test_a_damaged_last_one_is_noticed_and_the_one_before_used(tmp_path, file, d
         path.write_bytes(bytes(content) if damage == "flip" else bytes(content[:-5]))
     with pytest.warns(UserWarning, match=r"000002.* damaged.*going on from the checkpoint before, .*000001"):
         assert load_latest_checkpoint(tmp_path).state["step"] == 1
-    # The next one is written beside the damaged one, not onto it.
-    assert save_checkpoint(tmp_path, checkpoint(3)).name == "000003"
+    # The damaged one is none of the two that are kept, and is there still.
+    assert save_checkpoint(tmp_path, checkpoint(3)).name == "000002"
+    assert len(list(tmp_path.glob("000002.*.damaged"))) == 1
+    (tmp_path / "000002" / "state.pt").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"000002.* damaged.*000001"):
+        assert load_latest_checkpoint(tmp_path).state["step"] == 1
 
 
 def test_one_that_cannot_be_read_in_spite_of_its_checksum(tmp_path):
@@ -73,8 +77,9 @@ def test_all_damaged_is_an_error_and_destroys_nothing(tmp_path):
 
 def test_what_a_killed_writer_left_is_no_checkpoint(tmp_path):
     save_checkpoint(tmp_path, checkpoint(1))
-    (tmp_path / ".tmp-dead").mkdir()
-    (tmp_path / ".tmp-dead" / "state.pt").write_bytes(b"half")
+    (tmp_path / ".000002.dead.tmp").mkdir()
+    (tmp_path / ".000002.dead.tmp" / "state.pt").write_bytes(b"half")
+    (tmp_path / ".best.safetensors.dead.tmp").write_bytes(b"half")
     assert load_latest_checkpoint(tmp_path).state["step"] == 1
     discard_unfinished(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["000001"]

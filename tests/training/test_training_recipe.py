@@ -312,8 +312,13 @@ def test_coefficients_are_the_papers(name, rule):
         ("rule.restart=2", "rule.restart: AdamLSTM does not take it; it takes momentum, step_size, beta"),
         ("rule.velocity=gates", "rule.velocity: expected 'gate' or 'hidden', got 'gates'"),
         ("rule.learnable=channels", "rule.learnable: expected true or false or 'channel', got 'channels'"),
-        ("model.name=LSTM", "rule.momentum: LSTM does not take it; it has no rule"),
+        (
+            "model.name=LSTM",
+            "rule.momentum: LSTM does not take it; it has no rule; leave it out (--set rule.",
+        ),
         ("optimizer.name=rmsprob", "optimizer.name: expected 'rmsprop' or 'adam' or 'sgd', got 'rmsprob'"),
+        ("optimizer.lr=none", "missing key optimizer.lr"),
+        ("optimizer.lrr=none", "unknown key optimizer.lrr: did you mean optimizer.lr?"),
         ("optimizer.lr=0", "optimizer.lr: expected a finite number above 0, got 0.0"),
         ("optimizer.smoothing=0.9", "optimizer.smoothing: belongs to rmsprop, got it with 'adam'"),
         ("optimizer.momentum=0.9", "optimizer.momentum: belongs to sgd, got it with 'adam'"),
@@ -483,3 +488,27 @@ def test_recurrent_layers_are_layers():
     names = set(recurrent_layers())
     assert {"LSTM", "GRU", "RNN", "AdamLSTM", "SRLSTM", "MomentumGRU"} <= names
     assert not {"LSTMCell", "GRUCell", "RNNCell"} & names
+
+
+def test_keys_are_taken_away():
+    recipe = load_recipe("mnist-momentum-lstm-128")
+    changes = ["optimizer.name=adam", "optimizer.smoothing=none", "model.name=LSTM"]
+    changed = recipe.override([*changes, "rule.momentum=none", "rule.step_size=none"])
+    assert changed.optimizer.smoothing is None
+    assert changed.rule_values() == {}
+    assert load_recipe("mnist-lstm-128").override(["optimizer.clip_norm=none"]).optimizer.clip_norm is None
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ("training.seed=3", True),
+        ("training.epochs=2", True),
+        ("data.validation=0", True),
+        ("training.batch_size=7", False),
+        ("optimizer.lr=0.1", False),
+    ],
+)
+def test_what_is_published_belongs_to_the_paper_s_setting(change, kept):
+    recipe = load_recipe("mnist-lstm-128")
+    assert recipe.override([change]).published == (recipe.published if kept else type(recipe.published)())

@@ -183,6 +183,30 @@ def test_the_handlers_are_given_back(tiny, tmp_path):
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+def test_the_caller_s_process_is_left_as_it_was(tiny, tmp_path):
+    torch.set_num_threads(2)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    tiny_number = torch.tensor(1e-310, dtype=torch.float64)
+    assert train(tiny.override(["training.epochs=1"]), tmp_path / "run", threads=1).finished
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == 2
+    assert (tiny_number * 1.0).item() > 0
+    with pytest.raises(DataMissingError):
+        train(load_recipe("mnist-lstm-128"), tmp_path / "other", data=tmp_path / "nowhere", threads=1)
+    assert torch.get_num_threads() == 2
+    assert (tiny_number * 1.0).item() > 0
+
+
+def test_what_a_killed_writer_left_is_taken_away(tiny, undisturbed, tmp_path):
+    folder = tmp_path / "run"
+    assert train(tiny.override(["training.epochs=1"]), folder).finished
+    (folder / ".best.safetensors.0123.tmp").write_bytes(b"half")
+    train(tiny, folder)
+    assert not list(folder.rglob("*.tmp"))
+
+
 def test_another_recipe_in_the_folder(tiny, undisturbed):
     with pytest.raises(CheckpointError) as caught:
         train(tiny.override(["optimizer.lr=0.5", "training.seed=7"]), undisturbed)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -185,6 +186,17 @@ def test_a_loss_that_is_not_finite_names_its_step(data, tmp_path, monkeypatch):
         train(recipe_of("speech"), tmp_path / "run", data=data)
 
 
+def test_recordings_that_have_changed_are_refused(data, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    train(recipe_of("speech"), tmp_path / "run", data=copy)
+    (tmp_path / "run" / "metrics.csv").unlink()
+    one = sorted((copy / "mine").iterdir())[0]
+    one.write_bytes(sorted((copy / "mine").iterdir())[-1].read_bytes())
+    with pytest.raises(CheckpointError, match=r"data\.txt is not what the data give now"):
+        train(recipe_of("speech"), tmp_path / "run", data=copy)
+
+
 def test_checkpoints_of_an_earlier_version_are_refused(tmp_path):
     recipe = recipe_of("adding")
     train(recipe, tmp_path / "run")
@@ -232,6 +244,29 @@ def test_two_optimizers_are_gone_on_with(tmp_path, every_step):
     weights = load_latest_checkpoint(tmp_path / "run" / "checkpoints").weights
     assert weights["layer.orthogonal_l0.steps"] == 12
     assert weights["layer.orthogonal_l0.changes"] == 4
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e9])
+def test_gradients_of_all_optimizers_are_clipped_together(tmp_path, monkeypatch, clip):
+    norms = []
+
+    def step(self, *arguments, **options):
+        # The first of the two to step sees the gradients of both.
+        if not norms or len(norms[-1]) == 2:
+            norms.append([])
+        norms[-1].append([p.grad.norm() for group in self.param_groups for p in group["params"]])
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    monkeypatch.setattr(torch.optim.RMSprop, "step", step)
+    (tmp_path / "mine.toml").write_text(ORTHOGONAL)
+    changes = [f"optimizer.clip_norm={clip}", "training.epochs=1"]
+    train(load_recipe(tmp_path / "mine.toml").override(changes), tmp_path / "run")
+    assert len(norms) == 4
+    for one, other in norms:
+        assert one
+        assert other
+        total = torch.stack([*one, *other]).norm().item()
+        assert total == pytest.approx(clip, rel=1e-2) if clip < 1 else total > 0.01
 
 
 @pytest.mark.parametrize("task", RECIPES)

@@ -23,11 +23,11 @@ def read_bytes(path: Path) -> bytes:
         path: The file.
 
     Raises:
-        DataError: It ends early, or is not what its name says.
+        DataError: It ends early, is not what its name says, or cannot be read.
     """
-    if path.suffix != ".gz":
-        return path.read_bytes()
     try:
+        if path.suffix != ".gz":
+            return path.read_bytes()
         with gzip.open(path) as stream:
             return stream.read()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -35,6 +35,8 @@ def read_bytes(path: Path) -> bytes:
             f"{path}: expected a complete gzip file, got one that is cut short or damaged ({error}); "
             "delete it and fetch it again"
         ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
 
 
 def read_idx(path: Path, dimensions: int, expected_sha256: str | None = None) -> Tensor:

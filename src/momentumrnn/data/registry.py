@@ -1,6 +1,5 @@
 """The datasets by name."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from momentumrnn.data.sequences import Splits
 from momentumrnn.data.speech import SpeechSplits
 from momentumrnn.data.text import TextSplits
 from momentumrnn.errors import DataError
+from momentumrnn.nearest import did_you_mean
 
 # (data folder, validation size or None for the default, seed) → splits
 Load = Callable[[Path, int | None, int], Splits]
@@ -260,6 +260,5 @@ def find_dataset(name: str) -> Dataset:
     """
     if name in DATASETS:
         return DATASETS[name]
-    near = difflib.get_close_matches(name, DATASETS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(DATASETS)}"
-    raise DataError(f"there is no dataset {name!r}: {hint}")
+    hint = did_you_mean(name, DATASETS, f"known are {', '.join(DATASETS)}")
+    raise DataError(f"there is no dataset {name!r}{hint}")

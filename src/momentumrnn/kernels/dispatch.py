@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.packed import PackedRows
 from momentumrnn.kernels.problem import Cell, Problem
 from momentumrnn.kernels.tracing import constant
+from momentumrnn.nearest import did_you_mean
 from momentumrnn.rules import Adam, RMSProp, RuleState
 
 __all__ = [
@@ -97,8 +97,7 @@ def backend(name: str) -> Iterator[None]:
     """
     names = ["auto", *(candidate.name for candidate in BACKENDS)]
     if name not in names:
-        near = get_close_matches(str(name), names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(str(name), names, before="; ")
         raise BackendError(f"expected a backend among {', '.join(names)}, got {name!r}{hint}")
     token = _wanted.set(name)
     _entered.names = (*_entered.names, name)

@@ -8,11 +8,11 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from threading import Lock
 from types import FrameType, ModuleType
 
 from momentumrnn.errors import BackendError
+from momentumrnn.nearest import did_you_mean
 
 __all__ = ["extension", "forced_isa", "missing", "warn_if_missing"]
 
@@ -112,8 +112,7 @@ def _use_isa(kernels: ModuleType, name: str, who: str) -> None:
         kernels.use_isa(name)
     except ValueError:
         available: list[str] = kernels.isas()
-        near = get_close_matches(name, available, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, available, before="; ")
         raise BackendError(
             f"{who} expected an instruction set that the kernels and this processor have, among "
             f"{', '.join(available)}, got {name!r}{hint}"

@@ -16,6 +16,7 @@ from momentumrnn.data.text import END, IGNORED, Columns, TextSplits, draw_length
 from momentumrnn.data.text.streams import expected_length
 from momentumrnn.errors import RecipeError
 from momentumrnn.tasks.contract import PERPLEXITY, Batch, Batches, LayerChoice, Part, Sampling, Score, Task
+from momentumrnn.tasks.fingerprint import FINGERPRINT_FILE, fingerprint
 from momentumrnn.tasks.language_model import Dropouts, LanguageModel, LanguageOutputs
 from momentumrnn.tasks.models import build_layer, rule_arguments
 from momentumrnn.tasks.stack import LayerStack
@@ -127,7 +128,12 @@ class LanguageModelling(Task):
 
     def documents(self, batches: Batches) -> Mapping[str, str]:
         assert isinstance(batches, TextBatches)
-        return {VOCABULARY_FILE: "".join(f"{word}\n" for word in batches.vocabulary.words)}
+        columns = {"train": batches.train, "validation": batches.validation, "test": batches.test}
+        words = {part: laid.targets.cpu().numpy() for part, laid in columns.items()}
+        return {
+            VOCABULARY_FILE: "".join(f"{word}\n" for word in batches.vocabulary.words),
+            FINGERPRINT_FILE: fingerprint(**words),
+        }
 
     def score(self, outputs: LanguageOutputs, batch: Batch) -> Score:
         logits, targets = outputs.logits.flatten(0, 1), batch.targets.flatten()

@@ -1,6 +1,5 @@
 """The recurrent layers of the package by name, and how a recipe's words become one."""
 
-import difflib
 import functools
 import inspect
 from typing import Any
@@ -9,6 +8,7 @@ from torch import nn
 
 import momentumrnn
 from momentumrnn.errors import RecipeError
+from momentumrnn.nearest import did_you_mean
 
 # What a rule is made of: a recipe states every one that its model takes, so that it says by itself what runs.
 COEFFICIENTS = ("momentum", "step_size", "beta", "restart")
@@ -43,9 +43,8 @@ def find_layer(name: str) -> type[nn.Module]:
     layers = recurrent_layers()
     if name in layers:
         return layers[name]
-    near = difflib.get_close_matches(name, layers, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(layers)}"
-    raise RecipeError(f"there is no model {name!r}: {hint}")
+    hint = did_you_mean(name, layers, f"known are {', '.join(layers)}", cutoff=0.4)
+    raise RecipeError(f"there is no model {name!r}{hint}")
 
 
 def rule_arguments(name: str) -> dict[str, bool]:

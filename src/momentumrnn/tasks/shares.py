@@ -71,8 +71,6 @@ def share_of(batch: Batch, sequence_dim: int, rank: int, count: int) -> Share:
     >>> share_of(whole, 0, rank=1, count=2).batch.targets
     tensor([2, 3, 4])
     """
-    if count == 1:
-        return Share(batch, 1.0, 1.0)
     size = batch.inputs.shape[1]
     first, end, empty = own_sequences(size, rank, count)
 

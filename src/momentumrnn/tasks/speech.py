@@ -1,6 +1,6 @@
 """Predicting the next frame of speech from those before it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from momentumrnn.data.registry import SpeechDataset
 from momentumrnn.data.speech import PaddedBatch, SpeechSplits
 from momentumrnn.tasks.contract import MSE, Batch, Batches, Part, Sampling, Score, Task
+from momentumrnn.tasks.fingerprint import FINGERPRINT_FILE, fingerprint
 from momentumrnn.tasks.readouts import EveryStepReadout
 
 
@@ -47,6 +48,13 @@ class SpeechPrediction(Task):
     def load(self, folder: Path, sampling: Sampling, device: torch.device | str) -> Batches:
         splits = self.dataset.load(folder, self.folder)
         return SpeechBatches(splits.first(sampling.subset).to(device), sampling)
+
+    def documents(self, batches: Batches) -> Mapping[str, str]:
+        assert isinstance(batches, SpeechBatches)
+        splits = batches.splits
+        # The lengths, which batches are made by; not the frames, whose last bits other versions may change.
+        lengths = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+        return {FINGERPRINT_FILE: fingerprint(**{name: part.steps for name, part in lengths.items()})}
 
     def score(self, outputs: Tensor, batch: Batch) -> Score:
         assert batch.mask is not None

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from momentumrnn.errors import CheckpointError
-from momentumrnn.training.files import sync, write_atomically
+from momentumrnn.training.files import SCRATCH_SUFFIX, sync, write_atomically
 
 KEPT = 2
 WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
-SCRATCH_PREFIX = ".tmp-"
+DAMAGED_SUFFIX = ".damaged"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """
     existing = _folders(folder)
     target = folder / f"{int(existing[-1].name) + 1 if existing else 1:06d}"
-    scratch = folder / f"{SCRATCH_PREFIX}{uuid.uuid4().hex}"
+    scratch = folder / f".{target.name}.{uuid.uuid4().hex}{SCRATCH_SUFFIX}"
     scratch.mkdir()
     try:
         (scratch / WEIGHTS).write_bytes(safetensors.torch.save(_plain(checkpoint.weights)))
@@ -81,10 +81,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def load_latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The latest checkpoint that is undamaged.
+    """The latest checkpoint that is undamaged; later ones that are damaged are renamed.
 
     Args:
-        folder: The folder of all checkpoints of a run.
+        folder: The folder of all checkpoints of a run; no other process writes to it.
 
     Returns:
         It, or ``None`` where there is none at all.
@@ -92,14 +92,17 @@ def load_latest_checkpoint(folder: Path) -> Checkpoint | None:
     Raises:
         CheckpointError: There are some, all damaged: starting over would destroy them unasked.
     """
-    folders = _folders(folder)
-    problems = []
-    for candidate in reversed(folders):
+    problems, damaged = [], []
+    for candidate in reversed(_folders(folder)):
         try:
             checkpoint = load_checkpoint(candidate)
         except CheckpointError as error:
             problems.append(str(error))
+            damaged.append(candidate)
             continue
+        # One of the few that are kept would else be none.
+        for one in damaged:
+            one.rename(one.with_name(f"{one.name}.{uuid.uuid4().hex[:8]}{DAMAGED_SUFFIX}"))
         if problems:
             warnings.warn(
                 f"{'; '.join(problems)}; going on from the checkpoint before, {candidate}", stacklevel=2
@@ -136,16 +139,6 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     # Whatever readers of two formats think of; torch's words advise to read it unsafely.
     except Exception as error:
         raise CheckpointError(f"{folder} cannot be read ({type(error).__name__})") from error
-
-
-def discard_unfinished(folder: Path) -> None:
-    """Remove what a process that was killed while writing left behind.
-
-    Args:
-        folder: The folder of all checkpoints of a run; no other process writes to it.
-    """
-    for scratch in folder.glob(f"{SCRATCH_PREFIX}*"):
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

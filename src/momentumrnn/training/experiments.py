@@ -1,6 +1,5 @@
 """What the paper shows, table by table and figure by figure, as rows that are recipes."""
 
-import difflib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from importlib import resources
 from typing import Literal
 
 from momentumrnn.errors import RecipeError
+from momentumrnn.nearest import did_you_mean
 from momentumrnn.training.library import SUFFIX, load_recipe
 from momentumrnn.training.recipe import Recipe
 from momentumrnn.training.toml_io import parse_toml
@@ -124,9 +124,8 @@ def load_experiment(name: str) -> Experiment:
     """
     names = experiment_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}, all"
-        raise RecipeError(f"there is no table or figure {name!r}: {hint}")
+        hint = did_you_mean(name, names, f"known are {', '.join(names)}, all")
+        raise RecipeError(f"there is no table or figure {name!r}{hint}")
     file = resources.files("momentumrnn.recipes") / "experiments" / f"{name}{SUFFIX}"
     sections = parse_toml(file.read_text(encoding="utf-8"), f"experiment {name}")
     panels = tuple(build(Panel, panel) for panel in sections["panels"])

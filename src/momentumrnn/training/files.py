@@ -1,12 +1,16 @@
 """Writing files so that a reader, and a process killed at any moment, sees the old one or the new one."""
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from momentumrnn.errors import CheckpointError
+
+# Of files and folders that are written beside, and moved into place.
+SCRATCH_SUFFIX = ".tmp"
 
 
 def sync(path: Path) -> None:
@@ -44,6 +48,16 @@ def needing_disk(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def discard_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed while writing left behind.
+
+    Args:
+        folder: A folder that no other process writes to.
+    """
+    for scratch in folder.glob(f".*{SCRATCH_SUFFIX}"):
+        shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file as a whole.
 
@@ -51,7 +65,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         path: The file; its folder exists.
         content: What it shall hold; text is written as UTF-8.
     """
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{SCRATCH_SUFFIX}")
     try:
         beside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         sync(beside)

@@ -41,12 +41,6 @@ class Epoch:
     metric: Metric = ACCURACY
 
     @property
-    def train_accuracy(self) -> float:
-        """``train_metric`` of a classification."""
-        self._check_is(ACCURACY)
-        return self.train_metric
-
-    @property
     def validation_accuracy(self) -> float | None:
         """``validation_metric`` of a classification."""
         self._check_is(ACCURACY)
@@ -184,7 +178,10 @@ def read_metrics(path: Path) -> tuple[Epoch, ...]:
             metric = _metric_of(reader.fieldnames or ())
             return tuple(_parse(row, metric) for row in reader)
     except (ValueError, TypeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: cannot be read as metrics: {error}") from error
+        raise CheckpointError(
+            f"{path}: cannot be read as metrics: {error}. Delete it, and momentumrnn train writes it anew "
+            "from the run's checkpoint"
+        ) from error
 
 
 def _metric_of(columns: Sequence[str]) -> Metric:

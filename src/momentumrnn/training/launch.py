@@ -1,6 +1,5 @@
 """From ``--devices``, ``--nodes`` and ``--strategy`` to processes that Lightning Fabric starts."""
 
-import difflib
 import os
 
 import torch
@@ -9,6 +8,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from momentumrnn.errors import BackendError
+from momentumrnn.nearest import did_you_mean
 
 # Those of Fabric that keep all weights in every process, which is what checkpoints are made from.
 STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork")
@@ -32,9 +32,8 @@ def check_launch(device: str, devices: int, nodes: int, strategy: str) -> None:
         if value < 1:
             raise BackendError(f"--{name}: expected 1 or more, got {value}")
     if strategy not in STRATEGIES:
-        near = difflib.get_close_matches(strategy, STRATEGIES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(STRATEGIES)}"
-        raise BackendError(f"--strategy: there is no {strategy!r} here: {hint}")
+        hint = did_you_mean(strategy, STRATEGIES, f"expected one of {', '.join(STRATEGIES)}")
+        raise BackendError(f"--strategy: there is no {strategy!r} here{hint}")
     if strategy in ("ddp_spawn", "ddp_fork") and (nodes > 1 or _started_elsewhere()):
         raise BackendError(f"--strategy {strategy}: starts processes on one machine by itself; use ddp")
     if device == "cuda" and devices > torch.cuda.device_count():

@@ -121,10 +121,8 @@ class Loop:
                 optimizer.zero_grad()
             self.fabric.backward(score.objective)
             if clip_norm is not None:
-                # Over all weights, whichever optimizer is named.
-                self.fabric.clip_gradients(
-                    self.model, self.optimizers[0], max_norm=clip_norm, error_if_nonfinite=False
-                )
+                # Not by Fabric, which would clip those of one optimizer alone.
+                torch.nn.utils.clip_grad_norm_(self.raw_model.parameters(), clip_norm)
             with scaled_lr(self.raw_optimizers, whole.lr_scale):
                 for optimizer in self.optimizers:
                     optimizer.step()

@@ -130,12 +130,12 @@ class Recipe:
     def override(self, assignments: Iterable[str]) -> "Recipe":
         """A copy with some values replaced.
 
-        What is published belongs to the paper's data, model, rule and optimizer: it is dropped where one of
-        these changes. Seeds and the length of training do not matter for that.
+        What is published belongs to the paper's data, model, rule, optimizer and batch size: it is dropped
+        where one of these changes. Seeds and the length of training do not matter for that.
 
         Args:
             assignments: Such as ``"model.hidden_size=128"``; the value is read as TOML, and as a plain
-                string where it is no TOML.
+                string where it is no TOML; ``none`` takes the key away.
 
         Raises:
             RecipeError: An assignment of another form, and everything a recipe is checked for.
@@ -152,7 +152,8 @@ class Recipe:
                 )
             given.append(assignment)
             told = told or section == "published"
-            sections.setdefault(section, {})[name] = parse_value(text.strip())
+            value = text.strip()
+            sections.setdefault(section, {})[name] = None if value == "none" else parse_value(value)
         if not given:
             return self
         changed = Recipe.from_sections(sections, f"--set {' '.join(given)}")
@@ -166,12 +167,11 @@ class Recipe:
         """
         validation = other.data.validation
         data = replace(self.data, validation=validation)
-        return (data, self.model, self.language, self.rule, self.optimizer) == (
-            other.data,
-            other.model,
-            other.language,
-            other.rule,
-            other.optimizer,
+        return (
+            data == other.data
+            and self.training.batch_size == other.training.batch_size
+            and (self.model, self.language, self.rule, self.optimizer)
+            == (other.model, other.language, other.rule, other.optimizer)
         )
 
     def _check_ranges(self) -> None:
@@ -227,7 +227,10 @@ class Recipe:
         if model.forget_bias is not None and model.init != "paper":
             raise RecipeError(f'model.forget_bias: belongs to init = "paper", got it with {model.init!r}')
         if optimizer.smoothing is not None and "rmsprop" not in (optimizer.name, optimizer.orthogonal):
-            raise RecipeError(f"optimizer.smoothing: belongs to rmsprop, got it with {optimizer.name!r}")
+            raise RecipeError(
+                f"optimizer.smoothing: belongs to rmsprop, got it with {optimizer.name!r}; leave it out "
+                "(--set optimizer.smoothing=none)"
+            )
         if optimizer.momentum is not None and optimizer.name != "sgd":
             raise RecipeError(f"optimizer.momentum: belongs to sgd, got it with {optimizer.name!r}")
         if optimizer.average_after is not None and self.data.validation == 0:
@@ -242,7 +245,9 @@ class Recipe:
         for key in given:
             if key not in takes:
                 wanted = f"it takes {', '.join(takes)}" if takes else "it has no rule"
-                raise RecipeError(f"rule.{key}: {name} does not take it; {wanted}")
+                raise RecipeError(
+                    f"rule.{key}: {name} does not take it; {wanted}; leave it out (--set rule.{key}=none)"
+                )
         for key, required in takes.items():
             if required and key not in given:
                 raise RecipeError(f"rule.{key}: {name} needs it; add it to the section [rule]")

@@ -11,7 +11,6 @@ from lightning_fabric import Fabric
 from momentumrnn.data import data_folder
 from momentumrnn.errors import BackendError
 from momentumrnn.training.devices import choose_device
-from momentumrnn.training.files import needing_disk
 from momentumrnn.training.history import RunResult
 from momentumrnn.training.interrupt import catch_interrupts
 from momentumrnn.training.launch import begins_alone, check_launch, start_fabric
@@ -20,6 +19,7 @@ from momentumrnn.training.processes import Processes, lost_another
 from momentumrnn.training.progress import Progress, Silent
 from momentumrnn.training.recipe import Recipe
 from momentumrnn.training.run_folder import RunFolder
+from momentumrnn.training.surroundings import surroundings_kept
 from momentumrnn.training.versions import current_versions
 
 
@@ -112,16 +112,18 @@ def _carry_out(
     try:
         if processes.broadcast(processes.lead(lambda: _is_finished(run, recipe))):
             return True
-        if threads is not None:
-            torch.set_num_threads(threads)
-        # Gradients that vanish over hundreds of steps end in denormal numbers, at many times the cost.
-        torch.set_flush_denormal(True)
-        batches = processes.by_turns(lambda: task.load(data_folder(data), recipe.sampling(), fabric.device))
         with ExitStack() as stack:
+            stack.enter_context(surroundings_kept(fabric.device))
+            if threads is not None:
+                torch.set_num_threads(threads)
+            # Gradients that vanish over hundreds of steps end in denormal numbers, at many times the cost.
+            torch.set_flush_denormal(True)
+            batches = processes.by_turns(
+                lambda: task.load(data_folder(data), recipe.sampling(), fabric.device)
+            )
             versions = current_versions(device, processes.count)
             processes.lead(lambda: stack.enter_context(run.opened(recipe, versions)))
-            with needing_disk(run.path):
-                processes.lead(lambda: run.keep_documents(task.documents(batches)))
+            processes.lead(lambda: run.keep_documents(task.documents(batches)))
             interrupt = stack.enter_context(catch_interrupts())
             listener = progress if processes.leads else Silent()
             Loop(recipe, run, task, batches, fabric, processes, interrupt, listener).run_all_epochs()

@@ -10,8 +10,7 @@ from typing import Any
 
 from momentumrnn.errors import CheckpointError
 from momentumrnn.tasks import Metric
-from momentumrnn.training.checkpoint import discard_unfinished
-from momentumrnn.training.files import needing_disk, write_atomically
+from momentumrnn.training.files import discard_unfinished, needing_disk, write_atomically
 from momentumrnn.training.history import Epoch, RunResult, read_metrics, write_metrics
 from momentumrnn.training.lock import FolderLock
 from momentumrnn.training.recipe import Recipe
@@ -90,7 +89,8 @@ class RunFolder:
         for name, text in documents.items():
             path = self.path / name
             if not path.exists():
-                write_atomically(path, text)
+                with needing_disk(self.path):
+                    write_atomically(path, text)
             elif path.read_bytes() != text.encode("utf-8"):
                 raise CheckpointError(
                     f"{path} is not what the data give now: they have changed since the run began; bring "
@@ -154,6 +154,7 @@ class RunFolder:
                 if self.recipe() != recipe:
                     write_atomically(self.path / RECIPE, recipe.to_toml())
                 self.checkpoints.mkdir(exist_ok=True)
+                discard_unfinished(self.path)
                 discard_unfinished(self.checkpoints)
                 (self.path / DIVERGED).unlink(missing_ok=True)
                 self._record(versions)

@@ -1,12 +1,12 @@
 """From parsed TOML to typed dataclasses, every key accounted for."""
 
 import dataclasses
-import difflib
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from momentumrnn.errors import RecipeError
+from momentumrnn.nearest import did_you_mean
 
 
 def build(kind: type[Any], values: Any, path: str = "") -> Any:
@@ -14,7 +14,7 @@ def build(kind: type[Any], values: Any, path: str = "") -> Any:
 
     Args:
         kind: The dataclass.
-        values: Key → value; a whole number may stand for a float, a list for a tuple.
+        values: Key → value; a whole number may stand for a float, a list for a tuple, ``None`` for no value.
         path: The dotted name of ``values``, for error messages.
 
     Raises:
@@ -27,9 +27,9 @@ def build(kind: type[Any], values: Any, path: str = "") -> Any:
     what = "key" if path else "section"
     for key in values:
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            hint = f"did you mean {dot}{near[0]}?" if near else f"known are {', '.join(hints)}"
-            raise RecipeError(f"unknown {what} {dot}{key}: {hint}")
+            hint = did_you_mean(key, hints, f"known are {', '.join(hints)}", show=lambda name: dot + name)
+            raise RecipeError(f"unknown {what} {dot}{key}{hint}")
+    values = {key: value for key, value in values.items() if value is not None}
     for entry in dataclasses.fields(kind):
         optional = (
             entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING

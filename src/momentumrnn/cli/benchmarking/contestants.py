@@ -1,6 +1,5 @@
 """Who is measured beside whom."""
 
-import difflib
 import importlib.util
 import re
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from torch import nn
 import momentumrnn
 from momentumrnn.cli.benchmarking.errors import BenchmarkError
 from momentumrnn.layers.base import RecurrentLayer
+from momentumrnn.nearest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,7 @@ def find_contestants(names: Sequence[str]) -> list[Contestant]:
     """
     for name in names:
         if name not in CONTESTANTS:
-            near = difflib.get_close_matches(name, CONTESTANTS, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(name, CONTESTANTS, before="; ", show=str)
             raise BenchmarkError(f"--models: expected some of {', '.join(CONTESTANTS)}, got {name!r}{hint}")
     return [contestant for contestant in CONTESTANTS.values() if contestant.name in names]
 

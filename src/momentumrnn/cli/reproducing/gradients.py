@@ -16,12 +16,12 @@ from momentumrnn.tasks import Batch, Batches
 from momentumrnn.tasks.contract import LOSS
 from momentumrnn.training.checkpoint import (
     Checkpoint,
-    discard_unfinished,
     load_latest_checkpoint,
     save_checkpoint,
 )
 from momentumrnn.training.devices import choose_device
 from momentumrnn.training.experiments import Row, load_experiment
+from momentumrnn.training.files import discard_unfinished
 from momentumrnn.training.interrupt import catch_interrupts
 from momentumrnn.training.lock import FolderLock
 from momentumrnn.training.plan import Plan

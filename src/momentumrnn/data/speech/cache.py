@@ -30,9 +30,8 @@ class Features:
 def features_of(root: Path, names: Sequence[str], cache: Path) -> Features:
     """The features of recordings, from the cache where it holds them.
 
-    A cache file belongs to the settings of the transform and to the names and sizes of the recordings: a
-    recording that comes, goes or grows makes another one. One that was changed without a change of its size
-    goes unnoticed; then the cache file is to be deleted.
+    A cache file belongs to the settings of the transform, the folder, and the names, sizes and times of the
+    recordings: one that comes, goes or is written again makes another cache file.
 
     Args:
         root: The folder of the recordings.
@@ -55,7 +54,10 @@ def features_of(root: Path, names: Sequence[str], cache: Path) -> Features:
 
 
 def _key(root: Path, names: Sequence[str]) -> str:
-    lines = [SETTINGS, *(f"{name}\0{(root / name).stat().st_size}" for name in names)]
+    lines = [SETTINGS, str(root.resolve())]
+    for name in names:
+        told = (root / name).stat()
+        lines.append(f"{name}\0{told.st_size}\0{told.st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -1,6 +1,7 @@
 """Any folder of recordings, divided file by file."""
 
 import hashlib
+import os
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,22 @@ def part_of(name: str) -> str:
     return "train" if hundredth < 80 else "validation" if hundredth < 90 else "test"
 
 
+def files_in(root: Path) -> list[str]:
+    """The files in a folder and the folders in it, linked ones too.
+
+    Args:
+        root: The folder.
+
+    Returns:
+        Their paths in the folder, with ``/``, sorted.
+    """
+    return sorted(
+        (Path(folder) / name).relative_to(root).as_posix()
+        for folder, _, names in os.walk(root, followlinks=True)
+        for name in names
+    )
+
+
 def find_recordings(root: Path, how_to_get: str) -> list[str]:
     """The recordings in a folder and the folders in it, by name.
 
@@ -48,11 +65,11 @@ def find_recordings(root: Path, how_to_get: str) -> list[str]:
     Raises:
         DataMissingError: There are none.
     """
-    names = sorted(
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
+    names = [
+        name
+        for name in files_in(root)
+        if Path(name).suffix.lower() in SUFFIXES and not Path(name).name.startswith(".")
+    ]
     if not names:
         state = "holds no WAV or FLAC file" if root.is_dir() else "is no folder"
         raise DataMissingError(f"speech: {root} {state}; {how_to_get}")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from momentumrnn.data.speech.folder import PARTS, SUFFIXES, load_parts
+from momentumrnn.data.speech.folder import PARTS, SUFFIXES, files_in, load_parts
 from momentumrnn.data.speech.speakers import CORE_TEST, DEVELOPMENT
 from momentumrnn.data.speech.utterances import SpeechSplits
 from momentumrnn.errors import DataError, DataMissingError
@@ -49,7 +49,7 @@ def timit_parts(root: Path) -> dict[str, list[str]]:
         DataError: They are not as many as there should be.
     """
     found: dict[str, dict[tuple[str, str], str]] = {part: {} for part in PARTS}
-    for name in sorted(path.relative_to(root).as_posix() for path in root.rglob("*")):
+    for name in files_in(root):
         *_, half, dialect, speaker, file = ("", "", "", "", *name.lower().split("/"))
         if Path(file).suffix not in SUFFIXES or not dialect.startswith("dr") or file.startswith("sa"):
             continue

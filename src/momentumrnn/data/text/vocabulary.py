@@ -1,6 +1,5 @@
 """Words and their numbers."""
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from momentumrnn.errors import DataError
+from momentumrnn.nearest import did_you_mean
 
 # Stands for every word that is not in the vocabulary, and at the end of every line.
 UNKNOWN, END = "<unk>", "<eos>"
@@ -82,6 +82,5 @@ class Vocabulary:
         """
         if word in self.numbers:
             return self.numbers[word]
-        near = difflib.get_close_matches(word, self.words, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"{UNKNOWN} stands for words it does not know"
-        raise DataError(f"the vocabulary of {len(self)} words does not hold {word!r}: {hint}")
+        hint = did_you_mean(word, self.words, f"{UNKNOWN} stands for words it does not know")
+        raise DataError(f"the vocabulary of {len(self)} words does not hold {word!r}{hint}")
