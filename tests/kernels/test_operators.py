@@ -452,13 +452,18 @@ def test_traced_with_make_fx(name):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_traced_with_torch_jit(name):
-    layer = stacked(name, num_layers=1).requires_grad_(False)
+    """A trace serves sequences of another number and length than its example, with gradients and without."""
+    layer = stacked(name, num_layers=1)
+    x = random_input()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(layer, (random_input(),), check_trace=False)
-    x = random_input()
-    for a, b in zip(flat(traced(x)), flat(layer(x)), strict=True):
-        assert_close(a, b, **EXACT)
+        traced = torch.jit.trace(layer, (x,))
+    others = torch.randn(x.shape[0] + 3, x.shape[1] + 2, x.shape[2], dtype=x.dtype)
+    for each in (x.requires_grad_(), others.requires_grad_()):
+        for a, b in zip(results_of(traced, layer, each), results_of(layer, layer, each), strict=True):
+            assert_close(a, b, **EXACT)
+        with torch.no_grad():
+            assert_close(traced(each)[0], layer(each)[0], **EXACT)
 
 
 @pytest.mark.parametrize("name", LAYERS)

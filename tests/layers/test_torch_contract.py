@@ -236,6 +236,7 @@ def test_all_weights_and_attributes(kind):
     for own in variants(kind):
         for bias in (False, True):
             theirs, ours = pair(kind, 3, 5, num_layers=2, bidirectional=True, bias=bias, **own)
+            assert ours.mode == theirs.mode
             for a, b in zip(ours.all_weights, theirs.all_weights, strict=True):
                 assert len(a) == len(b)
                 for one, two in zip(a, b, strict=True):

@@ -26,10 +26,16 @@ __all__ = [
 
 def wants_gradient(tensors: Sequence[Tensor | None]) -> bool:
     """Whether a call on these tensors will be differentiated, as far as it can be known."""
-    if transforms():
-        # Inside one no tensor tells of all that look at it from outside.
+    if transforms() or _traced():
+        # Inside one no tensor tells of all that look at it from outside; a trace serves with gradients and
+        # without.
         return True
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _traced() -> bool:
+    # torch.jit exports is_tracing without types, to mypy not at all.
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def in_graph(tensor: Tensor) -> bool:
@@ -38,8 +44,7 @@ def in_graph(tensor: Tensor) -> bool:
     Where nobody does, the same code is called without the dispatcher, which would cost a small
     layer as much as its arithmetic.
     """
-    # torch.jit exports is_tracing without types, to mypy not at all.
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if torch.compiler.is_compiling() or _traced():
         return True
     # torch has no public question for the modes that watch every operator.
     watched: bool = torch._C._len_torch_dispatch_stack() > 0

@@ -21,12 +21,12 @@ from momentumrnn.kernels.packed import PackedRows
 __all__ = ["linear_filter"]
 
 LIBRARY.define(
-    "linear_filter(Tensor x, bool ones, Tensor decay, float gain, Tensor? batch_sizes, SymInt batch) "
+    "linear_filter(Tensor x, bool ones, Tensor decay, float gain, Tensor? batch_sizes, SymInt? batch) "
     "-> (Tensor, Tensor)"
 )
 LIBRARY.define(
     "linear_filter_backward(Tensor grad_output, Tensor? grad_last, bool ones, Tensor decay, float gain, "
-    "Tensor? batch_sizes, SymInt batch) -> Tensor"
+    "Tensor? batch_sizes, SymInt? batch) -> Tensor"
 )
 
 
@@ -49,7 +49,8 @@ def linear_filter(
         decay = torch.full((1,), decay, dtype=torch.float64)
     decay = decay.to(torch.float64)
     sizes = None if packed is None else packed.batch_sizes
-    batch = x.shape[1] if packed is None else packed.lengths.shape[0]
+    # As a number, a trace by torch.jit would hold that of its example.
+    batch = None if packed is None else packed.lengths.shape[0]
     inputs = (x, ones, decay, gain, sizes, batch)
     if in_graph(x):
         p, last = torch.ops.momentumrnn.linear_filter(*inputs)
@@ -59,14 +60,19 @@ def linear_filter(
     return p, last
 
 
+def _sequences(rows: Tensor, batch: int | None) -> int:
+    """Return B; ``batch`` is given for the rows of a packed batch, which do not tell."""
+    return rows.shape[1] if batch is None else batch
+
+
 def _describe(
-    rows: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int
+    rows: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int | None
 ) -> dict[str, Any]:
     """Describe what both directions share; ``rows`` is x or its gradient."""
     return {
         "threads": torch.get_num_threads(),
         "steps": rows.shape[0] if batch_sizes is None else batch_sizes.shape[0],
-        "batch": batch,
+        "batch": _sequences(rows, batch),
         "sizes": address(batch_sizes),
         "features": rows.shape[-1],
         "ones": int(ones),
@@ -79,11 +85,11 @@ def _describe(
 
 @torch.library.impl(LIBRARY, "linear_filter", "CPU")
 def _linear_filter(
-    x: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int
+    x: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int | None
 ) -> tuple[Tensor, Tensor]:
     x, decay = plain(x), plain(decay)
     width = x.shape[-1] + int(ones)
-    p, last = empty((*x.shape[:-1], width), x), x.new_empty((batch, width))
+    p, last = empty((*x.shape[:-1], width), x), x.new_empty((_sequences(x, batch), width))
     if p.numel():
         problem = _describe(x, ones, decay, gain, batch_sizes, batch)
         problem |= {"x": address(x), "output": address(p), "last": address(last)}
@@ -99,7 +105,7 @@ def _linear_filter_backward(
     decay: Tensor,
     gain: float,
     batch_sizes: Tensor | None,
-    batch: int,
+    batch: int | None,
 ) -> Tensor:
     decay, grad_output = plain(decay), plain(grad_output)
     grad_last = plain_if_any(grad_last)
@@ -113,10 +119,10 @@ def _linear_filter_backward(
 
 
 def _fake(
-    x: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int
+    x: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int | None
 ) -> tuple[Tensor, Tensor]:
     width = x.shape[-1] + int(ones)
-    return x.new_empty((*x.shape[:-1], width)), x.new_empty((batch, width))
+    return x.new_empty((*x.shape[:-1], width)), x.new_empty((_sequences(x, batch), width))
 
 
 def _fake_backward(grad_output: Tensor, grad_last: Tensor | None, ones: bool, *_: Any) -> Tensor:

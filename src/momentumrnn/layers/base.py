@@ -81,6 +81,11 @@ class RecurrentLayer(nn.Module, ABC):
         return self._rule("_l0")
 
     @property
+    def mode(self) -> str:
+        """The recurrence's name, as ``torch.nn`` writes it: ``LSTM``, ``GRU``, ``RNN_TANH``."""
+        return self.cell().upper()
+
+    @property
     def all_weights(self) -> list[list[Tensor]]:
         """The weights of every layer and direction, in the order of ``torch.nn``."""
         return [

@@ -5,9 +5,11 @@ The defaults are the coefficients of the paper's permuted MNIST runs, its longes
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 from momentumrnn import rules
+from momentumrnn.layers.arguments import GRUArguments, LSTMArguments, RNNArguments, passes_on
 from momentumrnn.layers.gru import GRU
 from momentumrnn.layers.lstm import LSTM
 from momentumrnn.layers.rnn import RNN
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 
+@passes_on("rule")
 class MomentumRNN(RNN):
     r"""An ``momentumrnn.RNN`` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
 
@@ -49,13 +52,14 @@ class MomentumRNN(RNN):
         step_size: float = 1.0,
         velocity: Velocity = "gate",
         learnable: Learnable = False,
-        **kwargs: Any,
+        **kwargs: Unpack[RNNArguments],
     ) -> None:
         refuse_rule(type(self).__name__, kwargs)
         rule = rules.HeavyBall(momentum, step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
 
+@passes_on("rule")
 class MomentumGRU(GRU):
     r"""A ``momentumrnn.GRU`` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
 
@@ -80,13 +84,14 @@ class MomentumGRU(GRU):
         step_size: float = 1.0,
         velocity: Velocity = "gate",
         learnable: Learnable = False,
-        **kwargs: Any,
+        **kwargs: Unpack[GRUArguments],
     ) -> None:
         refuse_rule(type(self).__name__, kwargs)
         rule = rules.HeavyBall(momentum, step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
 
+@passes_on("rule")
 class MomentumLSTM(LSTM):
     r"""An ``momentumrnn.LSTM`` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
 
@@ -112,13 +117,14 @@ class MomentumLSTM(LSTM):
         step_size: float = 1.0,
         velocity: Velocity = "gate",
         learnable: Learnable = False,
-        **kwargs: Any,
+        **kwargs: Unpack[LSTMArguments],
     ) -> None:
         refuse_rule(type(self).__name__, kwargs)
         rule = rules.HeavyBall(momentum, step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
 
+@passes_on("rule")
 class NAGLSTM(LSTM):
     r"""An ``momentumrnn.LSTM`` with Nesterov momentum, §2.4: μ_k = k/(k + 3).
 
@@ -141,13 +147,14 @@ class NAGLSTM(LSTM):
         step_size: float = 0.9,
         velocity: Velocity = "gate",
         learnable: Learnable = False,
-        **kwargs: Any,
+        **kwargs: Unpack[LSTMArguments],
     ) -> None:
         refuse_rule(type(self).__name__, kwargs)
         rule = rules.Nesterov(step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
 
+@passes_on("rule")
 class SRLSTM(LSTM):
     r"""An ``momentumrnn.LSTM`` with Nesterov momentum restarted every F steps, §2.4.
 
@@ -172,13 +179,14 @@ class SRLSTM(LSTM):
         step_size: float = 0.9,
         velocity: Velocity = "gate",
         learnable: Learnable = False,
-        **kwargs: Any,
+        **kwargs: Unpack[LSTMArguments],
     ) -> None:
         refuse_rule(type(self).__name__, kwargs)
         rule = rules.ScheduledRestart(restart, step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
 
+@passes_on("rule")
 class AdamLSTM(LSTM):
     r"""An ``momentumrnn.LSTM`` with Adam's rule, (15).
 
@@ -208,13 +216,14 @@ class AdamLSTM(LSTM):
         eps: float = 1e-8,
         velocity: Velocity = "gate",
         learnable: Learnable = False,
-        **kwargs: Any,
+        **kwargs: Unpack[LSTMArguments],
     ) -> None:
         refuse_rule(type(self).__name__, kwargs)
         rule = rules.Adam(momentum, step_size, beta, eps, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
 
+@passes_on("rule")
 class RMSPropLSTM(LSTM):
     r"""An ``momentumrnn.LSTM`` with RMSProp's rule, §2.4: Adam's with μ = 0.
 
@@ -242,14 +251,14 @@ class RMSPropLSTM(LSTM):
         eps: float = 1e-8,
         velocity: Velocity = "gate",
         learnable: Learnable = False,
-        **kwargs: Any,
+        **kwargs: Unpack[LSTMArguments],
     ) -> None:
         refuse_rule(type(self).__name__, kwargs)
         rule = rules.RMSProp(step_size, beta, eps, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
 
-def refuse_rule(owner: str, kwargs: dict[str, Any]) -> None:
+def refuse_rule(owner: str, kwargs: Mapping[str, object]) -> None:
     """Raise ``TypeError`` where a named layer was given a rule besides its own."""
     if "rule" in kwargs:
         raise TypeError(

@@ -5,9 +5,10 @@ The defaults are the coefficients of the paper's permuted MNIST runs with 512 hi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from momentumrnn import rules
+from momentumrnn.layers.arguments import OrthogonalArguments, passes_on
 from momentumrnn.layers.named import refuse_rule
 from momentumrnn.layers.orthogonal import OrthogonalRNN
 from momentumrnn.rules.base import Learnable, Velocity
@@ -15,6 +16,7 @@ from momentumrnn.rules.base import Learnable, Velocity
 __all__ = ["DTRIV", "SRDTRIV", "AdamDTRIV", "ExpRNN", "MomentumDTRIV", "RMSPropDTRIV"]
 
 
+@passes_on("rule", "map", "rebase_every")
 class ExpRNN(OrthogonalRNN):
     r"""An ``momentumrnn.OrthogonalRNN`` by the matrix exponential with a fixed base: U = B exp(A - Aᵀ).
 
@@ -28,7 +30,7 @@ class ExpRNN(OrthogonalRNN):
         >>> output, h_n = ExpRNN(10, 20)(torch.randn(5, 3, 10))
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Unpack[OrthogonalArguments]) -> None:
         refuse_rule(type(self).__name__, kwargs)
         for name in ("map", "rebase_every"):
             if name in kwargs:
@@ -36,6 +38,7 @@ class ExpRNN(OrthogonalRNN):
         super().__init__(*args, **kwargs)
 
 
+@passes_on("rule")
 class DTRIV(OrthogonalRNN):
     r"""An ``momentumrnn.OrthogonalRNN`` by dynamic trivialization: the base changes every K optimizer steps.
 
@@ -54,12 +57,13 @@ class DTRIV(OrthogonalRNN):
         self,
         *args: Any,
         rebase_every: float | None = 100,
-        **kwargs: Any,
+        **kwargs: Unpack[OrthogonalArguments],
     ) -> None:
         refuse_rule(type(self).__name__, kwargs)
         super().__init__(*args, rebase_every=rebase_every, **kwargs)
 
 
+@passes_on("rule")
 class MomentumDTRIV(OrthogonalRNN):
     r"""A ``momentumrnn.DTRIV`` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
 
@@ -86,13 +90,14 @@ class MomentumDTRIV(OrthogonalRNN):
         velocity: Velocity = "gate",
         learnable: Learnable = False,
         rebase_every: float | None = 100,
-        **kwargs: Any,
+        **kwargs: Unpack[OrthogonalArguments],
     ) -> None:
         refuse_rule(type(self).__name__, kwargs)
         rule = rules.HeavyBall(momentum, step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rebase_every=rebase_every, rule=rule, **kwargs)
 
 
+@passes_on("rule")
 class AdamDTRIV(OrthogonalRNN):
     r"""A ``momentumrnn.DTRIV`` with Adam's rule, (15).
 
@@ -123,13 +128,14 @@ class AdamDTRIV(OrthogonalRNN):
         velocity: Velocity = "gate",
         learnable: Learnable = False,
         rebase_every: float | None = 100,
-        **kwargs: Any,
+        **kwargs: Unpack[OrthogonalArguments],
     ) -> None:
         refuse_rule(type(self).__name__, kwargs)
         rule = rules.Adam(momentum, step_size, beta, eps, velocity=velocity, learnable=learnable)
         super().__init__(*args, rebase_every=rebase_every, rule=rule, **kwargs)
 
 
+@passes_on("rule")
 class RMSPropDTRIV(OrthogonalRNN):
     r"""A ``momentumrnn.DTRIV`` with RMSProp's rule, §2.4: Adam's with μ = 0.
 
@@ -158,13 +164,14 @@ class RMSPropDTRIV(OrthogonalRNN):
         velocity: Velocity = "gate",
         learnable: Learnable = False,
         rebase_every: float | None = 100,
-        **kwargs: Any,
+        **kwargs: Unpack[OrthogonalArguments],
     ) -> None:
         refuse_rule(type(self).__name__, kwargs)
         rule = rules.RMSProp(step_size, beta, eps, velocity=velocity, learnable=learnable)
         super().__init__(*args, rebase_every=rebase_every, rule=rule, **kwargs)
 
 
+@passes_on("rule")
 class SRDTRIV(OrthogonalRNN):
     r"""A ``momentumrnn.DTRIV`` with scheduled restart, §2.4: Nesterov's momentum, begun again every F steps.
 
@@ -191,7 +198,7 @@ class SRDTRIV(OrthogonalRNN):
         velocity: Velocity = "gate",
         learnable: Learnable = False,
         rebase_every: float | None = 100,
-        **kwargs: Any,
+        **kwargs: Unpack[OrthogonalArguments],
     ) -> None:
         refuse_rule(type(self).__name__, kwargs)
         rule = rules.ScheduledRestart(restart, step_size, velocity=velocity, learnable=learnable)
