@@ -14,7 +14,7 @@ from momentumrnn.cli.benchmarking.precision import computing_in
 from momentumrnn.cli.benchmarking.shapes import DEFAULT_ON_CUDA, Shape
 from momentumrnn.cli.benchmarking.table import grids
 from momentumrnn.cli.benchmarking.tasks import planned_tasks
-from momentumrnn.cli.benchmarking.turns import time_in_turns
+from momentumrnn.cli.benchmarking.turns import clock_of, time_in_turns, wait_for
 from momentumrnn.cli.benchmarking.workload import Workload
 
 SMALL = Shape(6, 2, 3, 4)
@@ -106,7 +106,7 @@ def test_the_gpu_s_own_events_are_its_clock(monkeypatch):
     def side():
         device.now += 0.5
 
-    (taken,) = time_in_turns([side], 3, wait=measure._wait_for("cuda"), clock=measure._clock_of("cuda"))
+    (taken,) = time_in_turns([side], 3, wait=wait_for("cuda"), clock=clock_of("cuda"))
     assert taken == [0.5] * 3
     assert device.asked == ["all", "all", "event"] * 4
 

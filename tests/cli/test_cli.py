@@ -1,6 +1,9 @@
 import gzip
+import os
+import shutil
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 
 import pandas as pd
@@ -9,6 +12,7 @@ import torch
 
 from momentumrnn.cli import main
 from momentumrnn.cli.compare import MODELS
+from momentumrnn.training import load_recipe
 from momentumrnn.training.history import read_metrics
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -123,6 +127,43 @@ def test_a_module_missing_for_another_reason_is_a_bug(monkeypatch):
     monkeypatch.setattr("momentumrnn.cli.commands.run_command", broken)
     with pytest.raises(ModuleNotFoundError):
         main(["train", "digits-lstm"])
+
+
+def test_warnings_are_a_line(capsys, monkeypatch):
+    def warned(words):
+        warnings.warn("it is late", stacklevel=1)
+
+    monkeypatch.setattr("momentumrnn.cli.commands.run_command", warned)
+    assert main(["train", "digits-lstm"]) == 0
+    assert capsys.readouterr().err == "warning: it is late\n"
+
+
+def test_what_the_system_refuses_is_no_traceback(capsys, tmp_path, monkeypatch):
+    def refused(words):
+        (tmp_path / "none" / "file").write_text("")
+
+    monkeypatch.setattr("momentumrnn.cli.commands.run_command", refused)
+    assert "No such file or directory" in error_of(capsys, "train", "digits-lstm")
+
+
+@pytest.mark.parametrize("words", [("data", "list"), ("report", "here")])
+def test_a_reader_that_has_gone_and_a_terminal_without_dashes(words, tmp_path):
+    """Neither costs a file or ends in a traceback."""
+    run = tmp_path / "here" / "digits-lstm"
+    run.mkdir(parents=True)
+    (run / "recipe.toml").write_text(load_recipe("digits-lstm").to_toml(), encoding="utf-8")
+    command = [sys.executable, "-m", "momentumrnn.cli", *words]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(tmp_path / "here" / "report", ignore_errors=True)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+        process.stdout.close()
+        told = process.stderr.read()
+    assert b"Traceback" not in told
+    assert b"Exception ignored" not in told
+    if words[0] == "report":
+        assert (tmp_path / "here" / "report" / "tables.md").exists()
 
 
 def test_interrupt_is_code_130(capsys, monkeypatch):

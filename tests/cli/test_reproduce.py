@@ -116,6 +116,12 @@ def test_the_cost_of_a_step_is_measured_once(capsys, tmp_path, monkeypatch):
     assert "torch" in json.loads((tmp_path / "here" / "cost.json").read_text())
     assert main(words) == 0
     assert "side by side" not in capsys.readouterr().out
+    words[words.index("timit-momentum-lstm")] = "timit-sr-lstm"
+    assert main(words) == 0
+    assert "3 models side by side" in capsys.readouterr().out
+    with (tmp_path / "here" / "cost.csv").open() as stream:
+        rows = [line["row"] for line in csv.DictReader(stream)]
+    assert rows == ["timit-lstm-158", "timit-momentum-lstm-158", "timit-sr-lstm-158"]
 
 
 def test_plans_of_one_folder_are_joined():

@@ -3,12 +3,14 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from momentumrnn.cli.reproducing import work
 from momentumrnn.cli.reproducing.jobs import Job
 from momentumrnn.cli.reproducing.local import LocalExecutor
 from momentumrnn.cli.reproducing.work import perform
@@ -145,3 +147,31 @@ def test_an_unknown_error_names_its_kind(tmp_path):
 def test_a_job_survives_its_journey(tmp_path):
     sent = job(tmp_path / "run")
     assert Job.from_message(json.loads(json.dumps(sent.to_message()))) == sent
+
+
+@pytest.mark.parametrize("asked", ["stop\n", ""])
+def test_a_stop_before_a_job_is_begun_is_heeded(tmp_path, asked):
+    """Whoever wanted the job asks to stop, or is gone, while the process is still starting."""
+    place = tmp_path / "run"
+    lines = json.dumps(job(place).to_message()) + "\n" + asked
+    done = subprocess.run(
+        [sys.executable, "-m", "momentumrnn.cli.reproducing.worker"],
+        input=lines,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    ended = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(event, values["state"]) for event, values in ended if event == "ended"] == [("ended", "stopped")]
+    assert not read_metrics(place / "metrics.csv")
+
+
+def test_whatever_goes_wrong_is_the_outcome(tmp_path, monkeypatch):
+    def broken(*arguments, **options):
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(work, "train", broken)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", sys.argv)
+        outcome = perform(job(tmp_path / "run").to_message(), lambda *_: None)
+    assert (outcome.state, outcome.told) == ("failed", "KeyError: 'no such thing'")

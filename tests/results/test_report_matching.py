@@ -6,6 +6,7 @@ from made_runs import VERSIONS, history, write_cost, write_plan, write_run
 from momentumrnn.errors import CheckpointError
 from momentumrnn.results import build_report, default_out, find_runs
 from momentumrnn.results.match import Setting, experiments_to_show, match_runs
+from momentumrnn.results.report import _tag
 from momentumrnn.results.runs import setting_of
 from momentumrnn.tasks.contract import ACCURACY
 from momentumrnn.training import load_recipe
@@ -193,6 +194,22 @@ def test_runs_are_of_one_setting_where_their_numbers_are_comparable(change, same
     text = ["data.name=text", "data.folder=a", "data.vocabulary=9"]
     recipe = load_recipe("ptb-small-momentum-lstm-200").override(text)
     assert (setting_of(recipe) == setting_of(recipe.override([change]))) == same
+
+
+def test_seeds_are_planned_for_the_rows_of_a_plan_alone(tmp_path):
+    Plan(("table1",), seeds=5, only=("mnist-lstm",)).save(tmp_path)
+    (tmp_path / "other").mkdir()
+    Plan(("fig6",), seeds=1).save(tmp_path / "other")
+    report = build_report(find_runs([tmp_path]))
+    assert rows_of(report, "table1")["mnist-lstm-128"].planned == 5
+    assert rows_of(report, "table1")["mnist-momentum-lstm-256"].planned is None
+    assert {row.planned for row in rows_of(report, "fig6").values()} == {1}
+
+
+def test_names_of_plots_are_short_and_tell_changes_apart():
+    many = tuple(f"training.epochs={number}" for number in range(100))
+    assert len("-".join(_tag(Setting(many, smoke=True)))) < 60
+    assert _tag(Setting(("rule.step_size=1",))) != _tag(Setting(("rule.step_size=-1",)))
 
 
 def test_measurements_without_runs_are_shown(tmp_path):

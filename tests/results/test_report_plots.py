@@ -1,13 +1,17 @@
 import numpy as np
 import pytest
+import torch
 from made_runs import history, write_cost, write_plan, write_run
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from momentumrnn.analysis import GradientHistory
 from momentumrnn.results import build_report, find_runs
+from momentumrnn.results.gradient_records import gradient_file
 from momentumrnn.results.plots import look
 from momentumrnn.tasks.contract import LOSS
 from momentumrnn.training import load_recipe
+from momentumrnn.training.experiments import load_experiment
 from momentumrnn.training.plan import Plan
 
 
@@ -96,7 +100,9 @@ def grid(tmp_path_factory):
         cells[lines[0].split(",").index("test_accuracy")] = "0.1"
         lines[number] = ",".join(cells)
     spoilt.write_text("\n".join(lines) + "\n")
-    return drawings(folder)["fig6-training.epochs-2-mnist-n-256-grid"]
+    (name,) = [name for name in drawings(folder) if "mnist-n-256-grid" in name]
+    assert name.startswith("fig6-training.epochs-2-")
+    return drawings(folder)[name]
 
 
 def test_every_cell_of_a_grid_says_its_value(grid):
@@ -154,11 +160,16 @@ def test_bars_are_relative_to_the_first_row(tmp_path):
 def test_gradients_that_were_drawn_are_taken_over(tmp_path):
     Plan(("fig2",)).save(tmp_path)
     (tmp_path / "gradients").mkdir()
-    (tmp_path / "gradients" / "pmnist-dtriv-170.safetensors").write_bytes(b"")
+    rows = [row.name for panel in load_experiment("fig2").panels for row in panel.all_rows()]
+    for row, last in zip(rows, (300, 120), strict=False):
+        norms = GradientHistory(10, iterations=[0, last], norms=[torch.ones(5).double()] * 2)
+        norms.save(gradient_file(tmp_path, row))
+    gradient_file(tmp_path, rows[2]).write_bytes(b"none")
     figure = Figure()
     figure.savefig(tmp_path / "fig2.png")
     report = build_report(find_runs([tmp_path]))
     (part,) = report.sections[0].parts
-    assert [cells[1] for cells in part.tables[0].rows] == ["recorded", "not run", "not run"]
+    assert [cells[1] for cells in part.tables[0].rows] == ["recorded", "120 of 300 steps", "not run"]
+    assert any(rows[2] in told for told in report.warnings)
     (drawing,) = part.drawings
     assert drawing.content("png") == (tmp_path / "fig2.png").read_bytes()

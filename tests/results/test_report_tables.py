@@ -131,6 +131,23 @@ def test_a_metric_that_the_paper_validates_has_both_its_numbers(monkeypatch):
     }
 
 
+def test_a_seed_that_diverged_does_not_stop_the_report(tmp_path):
+    name = "adding-100-lstm-128"
+    write_seeds(tmp_path, name, {0: ([0.2] * 20, [0.2] * 20), 1: ([0.2] * 20, [0.2] * 20)})
+    path = tmp_path / f"{name}-1" / "metrics.csv"
+    lines = path.read_text().splitlines()
+    cells = lines[-1].split(",")
+    cells[lines[0].split(",").index("train_loss")] = "nan"
+    path.write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
+    report = build_report(find_runs([tmp_path]))
+    assert write_report(report, tmp_path)
+    assert any(f"{name}-1 has diverged" in told for told in report.warnings)
+    records = [record for record in to_records(report) if record["row"] == name]
+    (final,) = [record for record in records if record["quantity"] == "train_loss"]
+    assert (final["mean"], final["std"], final["values"][1]) == (None, None, None)
+    assert "None" not in (tmp_path / "results.csv").read_text()
+
+
 def test_a_diverged_epoch_is_not_the_best():
     best, test = quantities_of(ACCURACY)
     epochs = history(ACCURACY, [math.nan, 90.0, math.nan], validation=[math.nan, 80.0, math.nan])

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from momentumrnn.cli.benchmarking.errors import BenchmarkError
 from momentumrnn.cli.benchmarking.instruction_sets import held_to
 from momentumrnn.cli.benchmarking.machine import describe_machine
 from momentumrnn.cli.benchmarking.measurement import Measurement, to_frame, without_repetition
@@ -16,6 +15,7 @@ from momentumrnn.cli.benchmarking.progress import Watcher
 from momentumrnn.cli.benchmarking.report import notes, to_page
 from momentumrnn.cli.benchmarking.table import print_tables
 from momentumrnn.cli.benchmarking.tasks import planned_tasks
+from momentumrnn.results import make_folder
 from momentumrnn.training.files import write_atomically
 
 
@@ -27,7 +27,8 @@ def bench(options: Options, out: Path) -> None:
         out: Where tables and plots go.
 
     Raises:
-        BenchmarkError: The kernels cannot be held to that instruction set, or the folder cannot be made.
+        BenchmarkError: The kernels cannot be held to that instruction set.
+        CheckpointError: The folder cannot be made, or not written into.
         KeyboardInterrupt: Ctrl-C; what was measured until then was written before.
     """
     if options.threads is not None:
@@ -36,7 +37,7 @@ def bench(options: Options, out: Path) -> None:
     measured: list[Measurement] = []
     with held_to(options.isa):
         machine = describe_machine(options.device)
-        _make(out)
+        make_folder(out)
         tasks = planned_tasks(options)
         try:
             with Watcher(tasks, console) as watcher:
@@ -51,15 +52,6 @@ def bench(options: Options, out: Path) -> None:
             raise
     for file in report(measured, options, machine, out, console):
         print(f"wrote {file}")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BenchmarkError(
-            f"--out {folder}: expected a folder, or a place for one, got {error.strerror}; name another"
-        ) from error
 
 
 def report(
@@ -84,11 +76,12 @@ def report(
     if not measured:
         return []
     rows = without_repetition(measured)
-    print_tables(rows, options.contestants, console)
-    for note in notes(rows, options):
-        console.print(note, highlight=False, markup=False)
     name = "sweep" if options.sweeps else "results"
     files = [out / f"{name}.md", out / f"{name}.csv"]
     write_atomically(files[0], to_page(rows, options, machine))
     write_atomically(files[1], to_frame(rows).to_csv(index=False, lineterminator="\n"))
-    return [*files, *write_plots(rows, out)]
+    files += write_plots(rows, out)
+    print_tables(rows, options.contestants, console)
+    for note in notes(rows, options):
+        console.print(note, highlight=False, markup=False)
+    return files

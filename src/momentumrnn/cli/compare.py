@@ -102,8 +102,9 @@ def report(dataset: str, folders: Sequence[Path], out: Path, console: Console) -
     runs = read_runs(folders)
     summary = summarise(runs)
     table = summary_table(summary, f"LSTMs on {dataset}")
-    print_table(table, console)
     files = [out / "table.md", out / "results.csv"]
     write_atomically(files[0], to_markdown(table))
     write_atomically(files[1], summary.to_csv(index=False, lineterminator="\n"))
-    return [*files, *plot_convergence(runs, f"LSTMs on {dataset}", out / "convergence")]
+    files += plot_convergence(runs, f"LSTMs on {dataset}", out / "convergence")
+    print_table(table, console)
+    return files

@@ -1,7 +1,11 @@
 """From words on the command line to a command, and from an error to a message."""
 
+import io
+import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 from momentumrnn import errors
 from momentumrnn.cli.benchmarking.errors import BenchmarkError
@@ -48,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for an error, 130 for an interrupt.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that knows no dash is shown a question mark.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     if words == ["--version"]:
         from importlib.metadata import version
 
@@ -56,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from momentumrnn.cli.commands import run_command
 
-        run_command(words)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            run_command(words)
+        sys.stdout.flush()
     except EXPECTED as error:
         return _fail(f"error: {error}", FAILED)
     except KeyboardInterrupt as error:
@@ -73,10 +84,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             FAILED,
         )
     except BrokenPipeError:
-        # The reader, such as `head`, has gone; nothing is left to be said.
-        sys.stderr.close()
+        # The reader, such as `head`, has gone; nothing is left to be said, at the end of the process either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return _fail(f"error: {error}", FAILED)
     return 0
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A line without the source that it comes from, which is none of the reader's."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _fail(message: str, code: int) -> int:

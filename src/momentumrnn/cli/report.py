@@ -31,6 +31,8 @@ def report(
     folder = out if out is not None else default_out(runs)
     make_folder(folder)
     made = build_report(found, names)
+    # Before they are printed, into what may be closed before the end.
+    files = write_report(made, folder, formats)
     console = Console()
     for section in made.sections:
         for part in section.parts:
@@ -39,5 +41,5 @@ def report(
                 console.print()
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    for file in write_report(made, folder, formats):
+    for file in files:
         print(f"wrote {file}")

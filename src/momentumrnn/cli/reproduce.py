@@ -17,6 +17,7 @@ from momentumrnn.cli.reproducing.options import Options
 from momentumrnn.cli.reproducing.showing import show_plan
 from momentumrnn.cli.reproducing.survey import Run, missing_data, survey
 from momentumrnn.cli.reproducing.watching import Watcher
+from momentumrnn.results import make_folder
 from momentumrnn.results.find import COST
 from momentumrnn.training.devices import choose_device
 from momentumrnn.training.interrupt import Interrupt, catch_interrupts
@@ -38,8 +39,7 @@ class Clock:
     """
 
     def __init__(self, minutes: float | None) -> None:
-        self.began = time.monotonic()
-        self._end = None if minutes is None else self.began + 60 * minutes
+        self._end = None if minutes is None else time.monotonic() + 60 * minutes
         self.interrupt = Interrupt()
 
     @property
@@ -72,8 +72,7 @@ def reproduce(options: Options) -> None:
         KeyboardInterrupt: Ctrl-C; runs were stopped with a checkpoint.
     """
     console, clock = Console(), Clock(options.minutes)
-    present = load_plan(options.out)
-    whole = options.plan if present is None else options.plan.joined(present)
+    _whole_plan(options)
     runs = survey(options.plan, options.out)
     unfinished = [run for run in runs if run.standing != "done"]
     missing = missing_data(unfinished, options.data)
@@ -82,8 +81,10 @@ def reproduce(options: Options) -> None:
         estimates = _estimates(possible, runs, options, clock, console)
         _show(runs, possible, missing, estimates, options, console)
         return
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     with FolderLock(options.out / "reproduce.lock"), catch_interrupts() as clock.interrupt:
+        # Once more: another process may have added to it in between.
+        whole = _whole_plan(options)
         whole.save(options.out)
         estimates = _estimates(possible, runs, options, clock, console)
         at_once = _show(runs, possible, missing, estimates, options, console)
@@ -107,6 +108,12 @@ def reproduce(options: Options) -> None:
             f"{len(failed)} of {len(outcomes)} runs failed: {', '.join(failed)}; why stands above, and the "
             "others were made"
         )
+
+
+def _whole_plan(options: Options) -> Plan:
+    """What was asked for, with what was planned in the folder before; refused where they do not agree."""
+    present = load_plan(options.out)
+    return options.plan if present is None else options.plan.joined(present)
 
 
 def _estimates(

@@ -68,10 +68,15 @@ class Placed:
             runs = next(equal, None)
         return [] if runs is None else [runs[seed] for seed in sorted(runs)]
 
-    @property
-    def seeds(self) -> int | None:
-        """How many each row is planned with, ``None`` where there is no plan."""
-        return max((plan.seeds for plan in self.plans), default=None)
+    def seeds(self, row: Row, experiment: str) -> int | None:
+        """How many a row is planned with, ``None`` where it is not.
+
+        Args:
+            row: Any.
+            experiment: The table or figure that it stands in.
+        """
+        plans = [plan for plan in self.plans if experiment in plan.experiments and plan.includes(row)]
+        return max((plan.seeds for plan in plans), default=None)
 
     @property
     def planned(self) -> list[str]:

@@ -25,8 +25,12 @@ class Spread:
 
     @property
     def std(self) -> float:
-        """The sample standard deviation, n − 1 in the denominator; not a number for a single value."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+        """The sample standard deviation, n − 1 in the denominator; not a number for a single value.
+
+        Nor where a value is not finite.
+        """
+        finite = all(math.isfinite(value) for value in self.values)
+        return statistics.stdev(self.values) if finite and len(self.values) > 1 else math.nan
 
 
 def show_number(value: float, digits: int) -> str:

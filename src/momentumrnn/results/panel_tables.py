@@ -89,7 +89,11 @@ def differences(quantity: Quantity, row: RowResult) -> tuple[float, ...]:
         row: The model.
     """
     mean = quantity.over(row.runs).mean
-    return () if math.isnan(mean) else tuple(mean - value for value in quantity.published_values(row.recipe))
+    return (
+        ()
+        if not math.isfinite(mean)
+        else tuple(mean - value for value in quantity.published_values(row.recipe))
+    )
 
 
 def _is_published(quantity: Quantity, panel: PanelResult) -> bool:

@@ -186,6 +186,22 @@ def render(figure: Figure, suffix: str) -> bytes:
     return drawn.getvalue()
 
 
+def write_figure(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as PNG and SVG.
+
+    Args:
+        figure: Any.
+        path: Where, without a suffix.
+
+    Returns:
+        The files.
+    """
+    files = [path.with_name(f"{path.name}.{suffix}") for suffix in FORMATS]
+    for file, suffix in zip(files, FORMATS, strict=True):
+        write_atomically(file, render(figure, suffix))
+    return files
+
+
 def plot_convergence(runs: Sequence[RunRecord], title: str, path: Path) -> list[Path]:
     """Write the convergence plot as PNG and SVG.
 
@@ -197,11 +213,7 @@ def plot_convergence(runs: Sequence[RunRecord], title: str, path: Path) -> list[
     Returns:
         The files.
     """
-    figure = convergence_figure(runs, title)
-    files = [path.with_suffix(f".{suffix}") for suffix in FORMATS]
-    for file, suffix in zip(files, FORMATS, strict=True):
-        write_atomically(file, render(figure, suffix))
-    return files
+    return write_figure(convergence_figure(runs, title), path)
 
 
 def _choose_scale(axes: Axes, means: Sequence[np.ndarray[tuple[int], np.dtype[np.float64]]]) -> None:

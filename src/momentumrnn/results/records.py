@@ -12,7 +12,7 @@ from momentumrnn.results.panel_tables import differences
 from momentumrnn.results.quantities import quantities_of
 from momentumrnn.results.report import Report
 from momentumrnn.results.rows import NOT_RUN, NOTHING_YET, PanelResult, RowResult
-from momentumrnn.results.time_to_target import minutes_over, published_minutes
+from momentumrnn.results.time_to_target import minutes_over, minutes_to, published_minutes
 
 Record = dict[str, Any]
 
@@ -24,11 +24,11 @@ def to_records(report: Report) -> list[Record]:
         report: Any.
 
     Returns:
-        In each: ``experiment, smoke, changes, panel, row, model, hidden_size, parameters`` say what was run;
-        ``status, seeds, planned_seeds, epochs, of_epochs`` how far (``epochs`` those of the least advanced
-        run that counts); ``quantity, unit, mean, std, values`` what came out; ``published, published_std,
-        source, difference`` what stands beside it, ``baseline`` what can be had without learning;
-        ``folders`` where the runs are.
+        In each: ``experiment, smoke, changes, panel, row, label, model, hidden_size, parameters`` say what
+        was run; ``status, seeds, planned_seeds, epochs, of_epochs`` how far (``epochs`` those of the least
+        advanced run that counts); ``quantity, unit, mean, std, values`` what came out; ``published,
+        published_std, source, difference`` what stands beside it, ``baseline`` what can be had without
+        learning; ``folders`` where the runs are.
     """
     return [
         {
@@ -74,6 +74,7 @@ COLUMNS = (
     "changes",
     "panel",
     "row",
+    "label",
     "model",
     "hidden_size",
     "parameters",
@@ -125,6 +126,8 @@ def _time_records(panel: PanelResult, target: float) -> Iterator[Record]:
         spread = minutes_over(row, target, panel.metric)
         yield {
             **_about(row),
+            # Of all runs, finished or not, that reached it.
+            "seeds": [run.seed for run in row.runs if minutes_to(run, target, panel.metric) is not None],
             "quantity": f"minutes_to_{target:g}",
             "unit": "min",
             **_spread(spread),
@@ -139,6 +142,7 @@ def _time_records(panel: PanelResult, target: float) -> Iterator[Record]:
 def _about(row: RowResult) -> Record:
     return {
         "row": None if row.row is None else row.row.name,
+        "label": row.label,
         "model": row.recipe.model.name,
         "hidden_size": row.recipe.model.hidden_size,
         "parameters": row.parameters,
@@ -173,4 +177,6 @@ def _finite(value: float) -> float | None:
 
 
 def _cell(value: Any) -> Any:
-    return "; ".join(map(str, value)) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return "; ".join("" if entry is None else str(entry) for entry in value)
+    return value

@@ -1,5 +1,6 @@
 """A set of runs as sections of tables and drawings, whatever they are written as."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from matplotlib.figure import Figure
 from momentumrnn.errors import CheckpointError
 from momentumrnn.results.cost import cost_figure, cost_table
 from momentumrnn.results.cost_records import read_costs, read_machine
-from momentumrnn.results.find import COST, GRADIENTS, Found
+from momentumrnn.results.find import COST, Found
+from momentumrnn.results.gradient_records import SMOKE_STEPS, STEPS, gradient_file, steps_recorded
 from momentumrnn.results.heat_map import heat_map
 from momentumrnn.results.match import Matched, Placed, Setting, experiments_to_show, match_runs
 from momentumrnn.results.panel_tables import grid_table, results_table
@@ -20,7 +22,7 @@ from momentumrnn.results.rows import NOT_RUN, PanelResult, other_results, panel_
 from momentumrnn.results.runs import RunRecord, label_models
 from momentumrnn.results.table import Table
 from momentumrnn.results.time_to_target import time_figure, time_table
-from momentumrnn.training.experiments import Experiment, Panel, load_experiment
+from momentumrnn.training.experiments import Experiment, Panel, Row, load_experiment
 
 SMOKE = "SMOKE TEST, NO RESULTS"
 
@@ -155,13 +157,17 @@ def _section(experiment: Experiment, at: Placed, found: Found, warnings: list[st
         heading = f"{title}: {panel.title}"
         name = f"{tag}-{slug(panel.title)}"
         if panel.trains:
-            result = panel_result(panel, at)
+            result = panel_result(panel, at, experiment.name)
             section.results.append(result)
             section.parts.append(_trained(result, heading, name))
         else:
             folders = [folder for folder in found.measured if _setting_of(folder, found) == setting]
-            measured = _cost if "cost" in panel.shows else _gradients
-            section.parts.append(measured(panel, folders, heading, name, experiment.name, warnings))
+            if "cost" in panel.shows:
+                section.parts.append(_cost(panel, folders, heading, name, warnings))
+            else:
+                picture = f"{experiment.name}.png"
+                part = _gradients(panel, folders, heading, name, picture, setting.smoke, warnings)
+                section.parts.append(part)
     return section
 
 
@@ -197,9 +203,7 @@ def _run(result: PanelResult) -> str:
     return f"Not run: {', '.join(missing)}." if missing else "Every model was run."
 
 
-def _cost(
-    panel: Panel, folders: Sequence[Path], heading: str, name: str, experiment: str, warnings: list[str]
-) -> Part:
+def _cost(panel: Panel, folders: Sequence[Path], heading: str, name: str, warnings: list[str]) -> Part:
     tables: list[Table] = []
     drawings: list[Drawing] = []
     for folder in folders:
@@ -219,27 +223,35 @@ def _cost(
 
 
 def _gradients(
-    panel: Panel, folders: Sequence[Path], heading: str, name: str, experiment: str, warnings: list[str]
+    panel: Panel,
+    folders: Sequence[Path],
+    heading: str,
+    name: str,
+    picture: str,
+    smoke: bool,
+    warnings: list[str],
 ) -> Part:
     rows = panel.all_rows()
     labels = label_models([row.load() for row in rows])
-    have = {
-        row.name
-        for row in rows
-        for folder in folders
-        if (folder / GRADIENTS / f"{row.name}.safetensors").exists()
-    }
-    table = Table(
-        heading,
-        ("model", "gradients"),
-        tuple(
-            (label, "recorded" if row.name in have else NOT_RUN)
-            for label, row in zip(labels, rows, strict=True)
-        ),
-    )
-    pictures = [folder / f"{experiment}.png" for folder in folders if (folder / f"{experiment}.png").exists()]
+    states = tuple(_recorded(row, folders, smoke, warnings) for row in rows)
+    table = Table(heading, ("model", "gradients"), tuple(zip(labels, states, strict=True)))
+    pictures = [folder / picture for folder in folders if (folder / picture).exists()]
     text = f"{heading}: norms of the gradients over time steps and iterations, a panel a model."
-    return Part(panel.title, (table,), tuple(Drawing(name, picture, text) for picture in pictures[:1]))
+    return Part(panel.title, (table,), tuple(Drawing(name, found, text) for found in pictures[:1]))
+
+
+def _recorded(row: Row, folders: Sequence[Path], smoke: bool, warnings: list[str]) -> str:
+    of, steps = SMOKE_STEPS if smoke else STEPS, None
+    for folder in folders:
+        try:
+            found = steps_recorded(gradient_file(folder, row.name))
+        except CheckpointError as error:
+            warnings.append(str(error))
+            continue
+        steps = max(steps or 0, found) if found is not None else steps
+    if steps is None:
+        return NOT_RUN
+    return "recorded" if steps >= of else f"{steps} of {of} steps"
 
 
 def _others(matched: Matched) -> Section:
@@ -257,7 +269,12 @@ def _setting_of(folder: Path, found: Found) -> Setting:
 
 
 def _tag(setting: Setting) -> list[str]:
-    return [*(slug(override) for override in setting.overrides), *(["smoke"] if setting.smoke else [])]
+    told = []
+    if setting.overrides:
+        # Short enough for a file's name, and another one for other changes.
+        digest = hashlib.sha256("\n".join(setting.overrides).encode()).hexdigest()
+        told = [slug(" ".join(setting.overrides))[:40].strip("-"), digest[:6]]
+    return [*told, *(["smoke"] if setting.smoke else [])]
 
 
 def slug(text: str) -> str:

@@ -100,19 +100,20 @@ class PanelResult:
         return any(self.groups.values())
 
 
-def panel_result(panel: Panel, placed: Placed) -> PanelResult:
+def panel_result(panel: Panel, placed: Placed, experiment: str) -> PanelResult:
     """The rows of a panel with their runs.
 
     Args:
         panel: One that trains.
         placed: The runs of one setting.
+        experiment: Of which table or figure.
     """
     rows = panel.all_rows()
     recipes = [placed.setting.recipe(row) for row in rows]
     # Named by what the rows are, not by what a small test makes of them.
     labels = label_models([row.load() for row in rows] if placed.setting.smoke else recipes)
     results = tuple(
-        RowResult(label, recipe, tuple(placed.runs_of(row, recipe)), row, placed.seeds)
+        RowResult(label, recipe, tuple(placed.runs_of(row, recipe)), row, placed.seeds(row, experiment))
         for label, row, recipe in zip(labels, rows, recipes, strict=True)
     )
     return PanelResult(panel.title, recipes[0].task().metric, results, panel, placed.setting.smoke)

@@ -83,7 +83,8 @@ def setting_of(recipe: Recipe) -> Hashable:
     """
     seconds = TrainingSection.checkpoint_seconds
     training = dataclasses.replace(recipe.training, seed=0, checkpoint_seconds=seconds)
-    return recipe.data, recipe.model, recipe.rule, recipe.language, recipe.optimizer, training
+    own = (entry.name for entry in dataclasses.fields(recipe) if entry.name not in ("training", "published"))
+    return (*(getattr(recipe, name) for name in own), training)
 
 
 def counted(runs: Sequence[RunRecord]) -> list[RunRecord]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ def best_validation_epoch(history: Sequence[Epoch]) -> Epoch | None:
     ranks = {
         index: epoch.metric.rank(epoch.validation_metric)
         for index, epoch in enumerate(history)
-        if epoch.validation_metric is not None
+        if epoch.validation_metric is not None and math.isfinite(epoch.validation_metric)
     }
     return history[max(ranks, key=ranks.__getitem__)] if ranks else None
 
@@ -126,7 +127,8 @@ def best_test_epoch(history: Sequence[Epoch]) -> Epoch | None:
     Args:
         history: What was measured.
     """
-    return max(history, key=lambda epoch: epoch.metric.rank(epoch.test_metric), default=None)
+    finite = [epoch for epoch in history if math.isfinite(epoch.test_metric)]
+    return max(finite, key=lambda epoch: epoch.metric.rank(epoch.test_metric), default=None)
 
 
 def first_epoch_at(history: Sequence[Epoch], accuracy: float) -> int | None:

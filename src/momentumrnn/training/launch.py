@@ -16,7 +16,7 @@ STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork")
 BY_HAND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 
 
-def check_launch(device: str, devices: int, nodes: int, strategy: str) -> None:
+def check_launch(device: str, devices: int, nodes: int, strategy: str, threads: int | None = None) -> None:
     """Refuse what cannot be started, before anything is.
 
     Args:
@@ -24,12 +24,13 @@ def check_launch(device: str, devices: int, nodes: int, strategy: str) -> None:
         devices: Processes on each machine.
         nodes: Machines.
         strategy: A name of Fabric's.
+        threads: CPU threads of each process.
 
     Raises:
         BackendError: These processes cannot be had here.
     """
-    for name, value in (("devices", devices), ("nodes", nodes)):
-        if value < 1:
+    for name, value in (("devices", devices), ("nodes", nodes), ("threads", threads)):
+        if value is not None and value < 1:
             raise BackendError(f"--{name}: expected 1 or more, got {value}")
     if strategy not in STRATEGIES:
         hint = did_you_mean(strategy, STRATEGIES, f"expected one of {', '.join(STRATEGIES)}")

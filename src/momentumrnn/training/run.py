@@ -72,7 +72,7 @@ def train(
     if begins_alone(nodes) and _is_finished(run, recipe):
         return dataclasses.replace(run.result(recipe), already_finished=True)
     device = choose_device(device)
-    check_launch(device, devices, nodes, strategy)
+    check_launch(device, devices, nodes, strategy, threads)
     fabric = start_fabric(device, devices, nodes, strategy)
     part = partial(
         _carry_out,

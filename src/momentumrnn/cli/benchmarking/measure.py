@@ -1,11 +1,8 @@
 """Some contestants side by side, the first of them the baseline: time, memory, single steps."""
 
 import math
-import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
-
-import torch
+from typing import Literal
 
 from momentumrnn.cli.benchmarking.contestants import Contestant
 from momentumrnn.cli.benchmarking.measurement import (
@@ -17,7 +14,7 @@ from momentumrnn.cli.benchmarking.measurement import (
 from momentumrnn.cli.benchmarking.memory import STEPS, UnmeasuredError, peak_memory
 from momentumrnn.cli.benchmarking.precision import Precision
 from momentumrnn.cli.benchmarking.shapes import Shape
-from momentumrnn.cli.benchmarking.turns import time_in_turns
+from momentumrnn.cli.benchmarking.turns import clock_of, time_in_turns, wait_for
 from momentumrnn.cli.benchmarking.workload import CELL_SHAPE, CELLS, Workload, single_step
 
 # Called after every turn.
@@ -51,9 +48,9 @@ def time_layers(
     seconds = time_in_turns(
         [work.side(quantity) for work in works],
         repeats,
-        wait=_wait_for(device),
+        wait=wait_for(device),
         told=told,
-        clock=_clock_of(device),
+        clock=clock_of(device),
     )
     return [
         _timed(
@@ -81,7 +78,7 @@ def time_cells(repeats: int, told: Told, *, device: str) -> list[Measurement]:
     """
     names = list(CELLS)
     sides = [single_step(name, device) for name in names]
-    seconds = time_in_turns(sides, repeats, wait=_wait_for(device), told=told, clock=_clock_of(device))
+    seconds = time_in_turns(sides, repeats, wait=wait_for(device), told=told, clock=clock_of(device))
     return [
         _timed("step", CELL_SHAPE, name, names[0], taken, seconds[0])
         for name, taken in zip(names, seconds, strict=True)
@@ -198,24 +195,3 @@ def measure_errors(
         )
         told()
     return measured
-
-
-class _Moment:
-    """A moment on the GPU: what was asked of it before is done, and nothing behind it."""
-
-    def __init__(self) -> None:
-        self.event = torch.cuda.Event(enable_timing=True)
-        self.event.record()
-
-    def __sub__(self, earlier: "_Moment") -> float:
-        self.event.synchronize()
-        milliseconds: float = earlier.event.elapsed_time(self.event)
-        return milliseconds / 1000
-
-
-def _clock_of(device: str) -> Callable[[], Any]:
-    return _Moment if device == "cuda" else time.perf_counter
-
-
-def _wait_for(device: str) -> Callable[[], object]:
-    return torch.cuda.synchronize if device == "cuda" else (lambda: None)

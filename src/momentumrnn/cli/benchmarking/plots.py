@@ -1,6 +1,5 @@
 """The plots of a benchmark, as files."""
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from matplotlib.figure import Figure
 from momentumrnn.cli.benchmarking.measurement import Measurement
 from momentumrnn.cli.benchmarking.ratio_plot import ratio_figure
 from momentumrnn.cli.benchmarking.sweep_plot import AXES, sweep_figure
-from momentumrnn.training.files import write_atomically
+from momentumrnn.results.plots import write_figure
 
 TITLES = {
     "train": "Time of a training step",
@@ -46,11 +45,7 @@ def write_plots(measurements: Sequence[Measurement], folder: Path) -> list[Path]
     Returns:
         The files.
     """
-    files = []
+    files: list[Path] = []
     for name, figure in figures(measurements):
-        for suffix in ("png", "svg"):
-            drawn = io.BytesIO()
-            figure.savefig(drawn, format=suffix, dpi=150)
-            files.append(folder / f"{name}.{suffix}")
-            write_atomically(files[-1], drawn.getvalue())
+        files += write_figure(figure, folder / name)
     return files

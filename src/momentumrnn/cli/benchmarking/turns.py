@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 # A turn much shorter than this would measure the clock and the interpreter's hiccups.
 SHORTEST_TURN = 0.02
 
@@ -69,3 +71,34 @@ def time_in_turns(
         if collecting:
             gc.enable()
     return seconds
+
+
+class _Moment:
+    """A moment on the GPU: what was asked of it before is done, and nothing behind it."""
+
+    def __init__(self) -> None:
+        self.event = torch.cuda.Event(enable_timing=True)
+        self.event.record()
+
+    def __sub__(self, earlier: "_Moment") -> float:
+        self.event.synchronize()
+        milliseconds: float = earlier.event.elapsed_time(self.event)
+        return milliseconds / 1000
+
+
+def clock_of(device: str) -> Callable[[], Any]:
+    """The time, of a device.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+    """
+    return _Moment if device == "cuda" else time.perf_counter
+
+
+def wait_for(device: str) -> Callable[[], object]:
+    """What returns when a device has done what it was given.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+    """
+    return torch.cuda.synchronize if device == "cuda" else _nothing

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from momentumrnn.cli.benchmarking.machine import describe_machine
 from momentumrnn.cli.benchmarking.measurement import ratio_with_quartiles
 from momentumrnn.cli.benchmarking.memory import UnmeasuredError, peak_told_by
-from momentumrnn.cli.benchmarking.turns import time_in_turns
+from momentumrnn.cli.benchmarking.turns import clock_of, time_in_turns, wait_for
 from momentumrnn.cli.reproducing.steps import Steps
 from momentumrnn.cli.reproducing.survey import recipe_of
 from momentumrnn.cli.reproducing.synthetic import synthetic_batch
@@ -80,6 +81,8 @@ def measure_cost(
     for panel, members in cost_panels(plan):
         if all((panel.title, row.name) in costs for row in members):
             continue
+        # Ratios are between models that were measured side by side: those that are there are measured again.
+        members = [row for row in panel.all_rows() if row in members or (panel.title, row.name) in costs]
         told(f"cost: {panel.title}, {len(members)} models side by side")
         kept = {key: cost for key, cost in costs.items() if cost.panel != panel.title}
         found = _measure_panel(plan, panel.title, members, device, threads, check)
@@ -97,21 +100,11 @@ def _measure_panel(
     recipes = [recipe_of(plan, row) for row in rows]
     batches = [synthetic_batch(recipe, device) for recipe in recipes]
     steps = [Steps(recipe, device) for recipe in recipes]
-    wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     repeats = SMOKE_REPEATS if plan.smoke else REPEATS
     pairs = list(zip(steps, batches, strict=True))
-    trained = time_in_turns(
-        [partial(one.train, batch) for one, batch in pairs],
-        repeats,
-        wait=wait,
-        told=check,
-    )
-    evaluated = time_in_turns(
-        [partial(one.evaluate, batch) for one, batch in pairs],
-        repeats,
-        wait=wait,
-        told=check,
-    )
+    how: dict[str, Any] = {"wait": wait_for(device), "told": check, "clock": clock_of(device)}
+    trained = time_in_turns([partial(one.train, batch) for one, batch in pairs], repeats, **how)
+    evaluated = time_in_turns([partial(one.evaluate, batch) for one, batch in pairs], repeats, **how)
     del steps, pairs
     wanted = [(recipe, training) for recipe in recipes for training in KINDS]
     # Side by side: their times do not matter.

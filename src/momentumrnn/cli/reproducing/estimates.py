@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from momentumrnn.cli.benchmarking.machine import processor
-from momentumrnn.cli.reproducing.gradients import EVERY, STEPS
+from momentumrnn.cli.reproducing.gradients import EVERY
 from momentumrnn.cli.reproducing.jobs import Job, Outcome, Stop
 from momentumrnn.cli.reproducing.local import LocalExecutor
 from momentumrnn.cli.reproducing.options import Options
 from momentumrnn.cli.reproducing.survey import Run, seconds_per_epoch
+from momentumrnn.results.gradient_records import STEPS
 from momentumrnn.training.devices import choose_device
 from momentumrnn.training.files import write_atomically
 from momentumrnn.training.progress import duration
@@ -50,6 +51,7 @@ def signature(recipe: Recipe, device: str, threads: int) -> str:
         "data": asdict(recipe.data),
         "model": asdict(recipe.model),
         "rule": sorted(recipe.rule_values()),
+        "language": asdict(recipe.language),
         "optimizer": [recipe.optimizer.name, recipe.optimizer.orthogonal, recipe.optimizer.clip_norm is None],
         "batches": [
             recipe.training.batch_size,

@@ -12,6 +12,7 @@ from momentumrnn.cli.reproducing.jobs import Job
 from momentumrnn.cli.reproducing.steps import Steps
 from momentumrnn.data import data_folder
 from momentumrnn.errors import DivergedError
+from momentumrnn.results.gradient_records import SMOKE_STEPS, STEPS, gradient_file, is_recorded
 from momentumrnn.tasks import Batch, Batches
 from momentumrnn.tasks.contract import LOSS
 from momentumrnn.training.checkpoint import (
@@ -28,33 +29,8 @@ from momentumrnn.training.plan import Plan
 from momentumrnn.training.progress import Progress
 from momentumrnn.training.recipe import Recipe
 
-FOLDER, SUFFIX = "gradients", ".safetensors"
-STEPS, EVERY = 300, 10
-SMOKE_STEPS, SMOKE_EVERY = 6, 2
+EVERY, SMOKE_EVERY = 10, 2
 SECONDS_BETWEEN_REPORTS = 0.5
-
-
-def gradient_file(out: Path, row: str) -> Path:
-    """Where a row's norms are.
-
-    Args:
-        out: Where everything is.
-        row: Its name.
-    """
-    return out / FOLDER / f"{row}{SUFFIX}"
-
-
-def is_recorded(path: Path, smoke: bool) -> bool:
-    """Whether a row's norms are there up to the last step.
-
-    Args:
-        path: The file.
-        smoke: Whether fewer steps are enough.
-
-    Raises:
-        CheckpointError: It holds something else.
-    """
-    return path.exists() and (SMOKE_STEPS if smoke else STEPS) in GradientHistory.load(path).iterations
 
 
 def record_gradients(job: Job, progress: Progress) -> None:

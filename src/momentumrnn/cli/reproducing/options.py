@@ -1,5 +1,6 @@
 """What is asked for, checked before anything is done."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -84,7 +85,7 @@ def check_options(
     for option, value in {"jobs": jobs, "threads": threads}.items():
         if value is not None and value < 1:
             raise ReproduceError(f"--{option}: expected 1 or more, got {value}")
-    if minutes is not None and not minutes > 0:
+    if minutes is not None and not 0 < minutes < math.inf:
         raise ReproduceError(f"--minutes: expected more than 0, got {minutes}")
     if seeds is None:
         seeds = 1 if smoke else SEEDS

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from momentumrnn.cli.reproducing.gradients import gradient_file, gradient_rows, is_recorded
+from momentumrnn.cli.reproducing.gradients import gradient_rows
 from momentumrnn.errors import DataError, DataMissingError, RecipeError
+from momentumrnn.results.gradient_records import gradient_file, is_recorded
 from momentumrnn.training.experiments import Row
 from momentumrnn.training.history import Epoch
 from momentumrnn.training.plan import Plan, run_name

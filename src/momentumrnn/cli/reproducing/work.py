@@ -58,8 +58,9 @@ def perform(message: dict[str, Any], tell: Tell) -> Outcome:
     """
     sys.argv = list(message["command"])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", category=UserWarning)
+        warnings.simplefilter("default")
+        for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
         warnings.showwarning = lambda text, *_, **__: tell("warning", {"text": str(text)})
         try:
             return _do(Job.from_message(message), tell)
@@ -67,7 +68,7 @@ def perform(message: dict[str, Any], tell: Tell) -> Outcome:
             return Outcome("stopped")
         except DataMissingError as error:
             return Outcome("missing", str(error))
-        except (ValueError, RuntimeError, OSError) as error:
+        except Exception as error:
             # Errors of this package say by themselves what is wrong.
             known = type(error).__module__ == "momentumrnn.errors"
             return Outcome("failed", str(error) if known else f"{type(error).__name__}: {error}")

@@ -23,17 +23,22 @@ def main() -> None:
     # Outside of a run it ends a job at once; inside, the run's own handler takes it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     jobs: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    working = threading.Event()
+    working, stopping = threading.Event(), threading.Event()
+
+    def stop() -> None:
+        # Of the two that look at both, here and below, at least one sees what the other has set.
+        stopping.set()
+        if working.is_set():
+            signal.raise_signal(signal.SIGTERM)
 
     def listen() -> None:
         for line in sys.stdin:
-            if line.strip() != STOP:
+            if line.strip() == STOP:
+                stop()
+            else:
                 jobs.put(line)
-            elif working.is_set():
-                signal.raise_signal(signal.SIGTERM)
         jobs.put(None)
-        if working.is_set():
-            signal.raise_signal(signal.SIGTERM)
+        stop()
 
     def answer(event: str, values: dict[str, Any]) -> None:
         try:
@@ -43,11 +48,12 @@ def main() -> None:
             return
 
     threading.Thread(target=listen, daemon=True).start()
+    from momentumrnn.cli.reproducing.jobs import Outcome
     from momentumrnn.cli.reproducing.work import perform
 
     while (line := jobs.get()) is not None:
         working.set()
-        outcome = perform(json.loads(line), answer)
+        outcome = Outcome("stopped") if stopping.is_set() else perform(json.loads(line), answer)
         working.clear()
         answer("ended", {"state": outcome.state, "told": outcome.told, "values": outcome.values})
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from momentumrnn.cli.sweeping.axes import Axis, Choices, Range, as_text
 from momentumrnn.cli.sweeping.definition import Definition
 from momentumrnn.cli.sweeping.trial import Trial
-from momentumrnn.results.plots import COLOURS
+from momentumrnn.results.plots import COLOURS, write_figure
 
 COLUMNS, MARGIN = 3, 0.04
 # Errors over more than this are told apart on a logarithmic scale alone.
@@ -73,11 +73,7 @@ def plot_sweep(
     Returns:
         The files.
     """
-    figure = sweep_figure(definition, trials, best, title)
-    files = [path.with_suffix(".png"), path.with_suffix(".svg")]
-    for file in files:
-        figure.savefig(file, dpi=150)
-    return files
+    return write_figure(sweep_figure(definition, trials, best, title), path)
 
 
 def _draw(panel: Axes, axis: Axis, trials: Sequence[Trial], best: Trial | None, scale: float) -> None:
