@@ -160,10 +160,6 @@ def compare(one: Path, other: Path) -> list[str]:
     return different
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [{**row.columns(), "seconds": 0.0} for row in read_metrics(folder / "metrics.csv")]
-
-
 def same(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)

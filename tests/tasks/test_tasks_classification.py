@@ -7,8 +7,8 @@ import momentumrnn
 from momentumrnn.data import data_folder
 from momentumrnn.errors import RecipeError
 from momentumrnn.tasks import (
+    LastStepReadout,
     Sampling,
-    SequenceClassifier,
     build_layer,
     build_task,
     classification_loss,
@@ -37,7 +37,7 @@ def test_a_named_layer_is_the_public_one(name):
 
 @pytest.mark.parametrize("name", ["LSTM", "AdamLSTM", "MomentumGRU", "RNN"])
 def test_logits_are_the_head_on_the_last_step(name):
-    model = SequenceClassifier(build_layer(name, 1, 5, num_layers=2, rule=RULES[name]), 5, 3)
+    model = LastStepReadout(build_layer(name, 1, 5, num_layers=2, rule=RULES[name]), 5, 3)
     inputs = torch.randn(7, 4, 1)
     states, _ = model.layer(inputs)
     expected = states[-1] @ model.head.weight.T + model.head.bias

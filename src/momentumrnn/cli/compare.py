@@ -18,6 +18,7 @@ from momentumrnn.results import (
 )
 from momentumrnn.training import Recipe, load_recipe, train
 from momentumrnn.training.files import write_atomically
+from momentumrnn.training.plan import refuse_seed
 from momentumrnn.training.progress import Bars, Lines, Progress
 
 MODELS = ("lstm", "momentum-lstm", "adam-lstm", "rmsprop-lstm", "sr-lstm")
@@ -39,11 +40,7 @@ def planned_runs(dataset: str, seeds: int, assignments: Sequence[str]) -> dict[s
     """
     if seeds < 1:
         raise RecipeError(f"--seeds: expected 1 or more, got {seeds}")
-    for assignment in assignments:
-        if assignment.partition("=")[0].strip() == "training.seed":
-            raise RecipeError(
-                "--set training.seed: the seeds are counted from 0; choose how many with --seeds"
-            )
+    refuse_seed(assignments)
     return {
         f"{dataset}-{model}-seed-{seed}": load_recipe(f"{dataset}-{model}").override(
             [*assignments, f"training.seed={seed}"]

@@ -15,6 +15,7 @@ from momentumrnn.cli.sweeping.run import Deadline, OutOfTimeError, carry_out
 from momentumrnn.cli.sweeping.study import Study, opened_study
 from momentumrnn.errors import RecipeError
 from momentumrnn.training import load_recipe
+from momentumrnn.training.plan import refuse_seed
 
 TRIALS = 20
 
@@ -41,11 +42,7 @@ def planned_sweep(
     Raises:
         RecipeError: Any of these makes no sense.
     """
-    for assignment in assignments:
-        if assignment.partition("=")[0].strip() == "training.seed":
-            raise RecipeError(
-                "--set training.seed: the seeds are counted from 0; choose how many with --seeds"
-            )
+    refuse_seed(assignments)
     recipe = load_recipe(name).override(assignments)
     axes = parse_axes(over, recipe)
     fixed = {assignment.partition("=")[0].strip() for assignment in assignments}

@@ -1,7 +1,7 @@
 """What a model is asked to do with a dataset: its head, its loss, its metric, its batches."""
 
 from momentumrnn.tasks.choice import build_task
-from momentumrnn.tasks.classification import SequenceClassifier, classification_loss, count_correct
+from momentumrnn.tasks.classification import classification_loss, count_correct
 from momentumrnn.tasks.contract import (
     METRICS,
     Baseline,
@@ -15,6 +15,7 @@ from momentumrnn.tasks.contract import (
     Task,
 )
 from momentumrnn.tasks.models import build_layer, recurrent_layers
+from momentumrnn.tasks.readouts import LastStepReadout
 
 __all__ = [
     "METRICS",
@@ -22,11 +23,11 @@ __all__ = [
     "Batch",
     "Batches",
     "Continued",
+    "LastStepReadout",
     "LayerChoice",
     "Metric",
     "Sampling",
     "Score",
-    "SequenceClassifier",
     "Task",
     "build_layer",
     "build_task",

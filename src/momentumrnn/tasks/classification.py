@@ -15,19 +15,6 @@ from momentumrnn.tasks.contract import ACCURACY, Batch, Batches, Part, Sampling,
 from momentumrnn.tasks.readouts import LastStepReadout
 
 
-class SequenceClassifier(LastStepReadout):
-    """A recurrent layer read out at its last step by a linear head, (T, B, d) → logits (B, classes).
-
-    Args:
-        layer: A one-directional recurrent layer, (T, B, d) → (T, B, h) and a state.
-        hidden_size: h.
-        classes: How many classes.
-    """
-
-    def __init__(self, layer: nn.Module, hidden_size: int, classes: int) -> None:
-        super().__init__(layer, hidden_size, classes)
-
-
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """The mean cross entropy of a batch.
 
@@ -63,8 +50,8 @@ class Classification(Task):
         self.dataset, self.validation = dataset, validation
         self.features = dataset.features
 
-    def build_model(self, layer: nn.Module, hidden_size: int) -> SequenceClassifier:
-        return SequenceClassifier(layer, hidden_size, self.dataset.classes)
+    def build_model(self, layer: nn.Module, hidden_size: int) -> LastStepReadout:
+        return LastStepReadout(layer, hidden_size, self.dataset.classes)
 
     def load(self, folder: Path, sampling: Sampling, device: torch.device | str) -> Batches:
         splits = self.dataset.load(folder, self.validation, sampling.seed)

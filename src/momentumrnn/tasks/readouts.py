@@ -5,19 +5,23 @@ from typing import cast
 from torch import Tensor, nn
 
 
-class LastStepReadout(nn.Module):
-    """A recurrent layer read out at its last step.
+class _Readout(nn.Module):
+    """A recurrent layer with a linear head.
 
     Args:
         layer: A one-directional recurrent layer, (T, B, d) → (T, B, h) and a state.
         hidden_size: h.
-        outputs: How many numbers are read out.
+        outputs: How many numbers are read out at a step.
     """
 
     def __init__(self, layer: nn.Module, hidden_size: int, outputs: int) -> None:
         super().__init__()
         self.layer = layer
         self.head = nn.Linear(hidden_size, outputs)
+
+
+class LastStepReadout(_Readout):
+    """A recurrent layer read out at its last step."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Read a batch of sequences.
@@ -32,19 +36,8 @@ class LastStepReadout(nn.Module):
         return cast(Tensor, self.head(states[-1]))
 
 
-class EveryStepReadout(nn.Module):
-    """A recurrent layer read out at every step.
-
-    Args:
-        layer: A one-directional recurrent layer, (T, B, d) → (T, B, h) and a state.
-        hidden_size: h.
-        outputs: How many numbers are read out at a step.
-    """
-
-    def __init__(self, layer: nn.Module, hidden_size: int, outputs: int) -> None:
-        super().__init__()
-        self.layer = layer
-        self.head = nn.Linear(hidden_size, outputs)
+class EveryStepReadout(_Readout):
+    """A recurrent layer read out at every step."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Read a batch of sequences.

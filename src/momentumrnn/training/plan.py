@@ -1,5 +1,6 @@
 """Which runs make up some tables and figures, and where they lie."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,19 @@ from momentumrnn.training.toml_io import parse_toml, read_text, write_toml
 from momentumrnn.training.typed import build
 
 PLAN = "plan.toml"
+
+
+def refuse_seed(overrides: Iterable[str]) -> None:
+    """Refuse a seed where the seeds are counted from 0.
+
+    Args:
+        overrides: Such as ``"model.hidden_size=128"``.
+
+    Raises:
+        RecipeError: One of them is of the seed.
+    """
+    if any(override.partition("=")[0].strip() == "training.seed" for override in overrides):
+        raise RecipeError("--set training.seed: the seeds are counted from 0; choose how many with --seeds")
 
 
 @dataclass(frozen=True)
@@ -36,11 +50,7 @@ class Plan:
         """Reject what cannot be planned."""
         if self.seeds < 1:
             raise RecipeError(f"--seeds: expected 1 or more, got {self.seeds}")
-        for override in self.overrides:
-            if override.partition("=")[0].strip() == "training.seed":
-                raise RecipeError(
-                    "--set training.seed: the seeds are counted from 0; choose how many with --seeds"
-                )
+        refuse_seed(self.overrides)
 
     def rows(self) -> list[Row]:
         """The rows that are trained, each once, in the order of their tables."""
