@@ -188,3 +188,14 @@ def test_outside_the_interpreter_the_cpu_is_refused(monkeypatch):
     monkeypatch.setattr(availability, "interpreted", lambda: False)
     with pytest.raises(BackendError, match="expected tensors on CUDA, got cpu"):
         by_triton("rnn_tanh", inputs_of("rnn_tanh", None, hidden=2), None)
+
+
+@pytest.mark.parametrize("cell", ["rnn_relu", "rnn_modrelu"])
+def test_what_is_no_number_stays_none(cell):
+    """A network that has diverged must not look like one that says zero."""
+    inputs = inputs_of(cell, None, T=2, B=3, hidden=4)
+    with torch.no_grad():
+        inputs[0][0, 1] = float("nan")
+        got, expected = by_triton(cell, inputs, None)[0], by_reference(cell, inputs, None)[0]
+    assert got[0, 1].isnan().all()
+    assert torch.equal(got.isnan(), expected.isnan())

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 import momentumrnn
 from cases import ORTHOGONAL_CELLS, RULES, make_layer, make_rule
@@ -220,3 +221,55 @@ def test_compiled_while_the_base_changes(name):
         optimizer.step()
         assert_close(compiled(x)[0], layer(x)[0], rtol=1e-4, atol=1e-5)
     assert int(layer.orthogonal_l0.changes) == 2
+
+
+def test_the_cell_notices_numbers_that_changed_without_a_trace():
+    cell, x, h = OrthogonalRNNCell(3, 5), torch.randn(2, 3), torch.randn(2, 5)
+    with torch.no_grad():
+        before = cell(x, h)
+        cell.orthogonal.skew.data.mul_(0)
+        after = cell(x, h)
+        cell.reset()
+        assert torch.equal(after, cell(x, h))
+        assert not torch.equal(after, before)
+        names = dict(cell.named_parameters())
+        for _ in range(5):
+            # Each may come to lie where the one before it lay.
+            given = {**names, "orthogonal.skew": torch.randn_like(cell.orthogonal.skew)}
+            found = torch.func.functional_call(cell, given, (x, h))
+            other = copy.deepcopy(cell)
+            other.orthogonal.skew.copy_(given["orthogonal.skew"])
+            assert torch.equal(found, other(x, h))
+
+
+def test_the_cell_under_activation_checkpointing():
+    cell, x = OrthogonalRNNCell(3, 5), torch.randn(4, 2, 3)
+
+    def run(x):
+        h = None
+        for x_t in x:
+            h = cell(x_t, h)
+        return h
+
+    (expected,) = torch.autograd.grad(run(x).square().sum(), cell.orthogonal.skew)
+    loss = checkpoint(run, x, use_reentrant=False).square().sum()
+    (found,) = torch.autograd.grad(loss, cell.orthogonal.skew)
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_layers_that_were_made_without_memory(assign):
+    source = momentumrnn.DTRIV(3, 5)
+    layer = momentumrnn.DTRIV(3, 5, device="meta")
+    if not assign:
+        layer = layer.to_empty(device="cpu")
+        layer.orthogonal_l0.places.fill_(10**9)
+    layer.load_state_dict(source.state_dict(), assign=assign)
+    x = torch.randn(4, 2, 3)
+    assert torch.equal(layer(x)[0], source(x)[0])
+
+
+def test_a_start_from_haar_in_few_bits():
+    layer = OrthogonalRNN(4, 6, init="haar", dtype=torch.bfloat16)
+    u = layer.orthogonal_l0.base.float()
+    assert_close(u.t() @ u, torch.eye(6), rtol=0, atol=0.05)

@@ -181,6 +181,15 @@ def test_heavy_ball_reaches_its_limit():
     assert math.isclose(d[-1].item(), 0.5 / (1 - 0.9), rel_tol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+def test_an_epsilon_whose_square_is_zero_is_refused(name):
+    numbers = {key: value for key, value in NUMBERS[name].items() if key != "eps"}
+    made = {"adam": rules.Adam, "rmsprop": rules.RMSProp}[name]
+    with pytest.raises(ValueError, match=r"expected eps of 1\.1e-19 or more, got 1e-20"):
+        made(**numbers, eps=1e-20)
+    assert made(**numbers, eps=2e-19).eps == 2e-19
+
+
 def test_epsilon_is_1e_8_unless_told_otherwise():
     drive = draw_drive(20, 1, 2) * 1e-8  # as small as ε
     for rule, name in ((rules.Adam(0.6, 0.5, 0.8), "adam"), (rules.RMSProp(0.4, 0.9), "rmsprop")):

@@ -61,7 +61,7 @@ def adaptive_rule(
     inputs = RuleInputs(x.to(dtype), weight, bias, coefficients, rule.eps, v_0, m_0, sizes)
     train = wants_gradient(inputs.differentiable)
     run: Any = torch.ops.momentumrnn.adaptive_rule
-    if not in_graph(x):
+    if not in_graph(*inputs.differentiable):
         run = _AdaptiveRule.apply if train else adaptive_operator.forward
     d, v_n, m_n, _ = run(*inputs, train)
     return d, rule.state_type(v_n, m_n) if isinstance(rule, Adam) else rule.state_type(m_n)
@@ -95,7 +95,7 @@ def _backward(ctx: Any, grad: Tensor | None, grad_v_n: Any, grad_m_n: Any, _: An
     wanted = [*needs[:4], needs[5], needs[6]]
     incoming = (grad, grad_v_n, grad_m_n)
     through: Any = adaptive_operator.backward
-    if in_graph(grad):
+    if in_graph(*incoming):
         through = torch.ops.momentumrnn.adaptive_rule_backward
     elif holds_many(*incoming):
         given = _gradients_in_torch(inputs, incoming, wanted)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from momentumrnn.kernels.operands import check_operand, check_sizes
 from momentumrnn.kernels.operators import (
     LIBRARY,
     Make,
@@ -100,6 +101,19 @@ def _is_made_inside(inputs: RuleInputs) -> bool:
     return 0 < features <= min(_FEW_FEATURES, inputs.steps // 2) and channels >= _FEW_CHANNELS
 
 
+def _check(inputs: RuleInputs) -> None:
+    like, channels = inputs.weight, inputs.weight.shape[0]
+    check_sizes(inputs.batch_sizes, inputs.x.shape[0])
+    for name, tensor, shape in (
+        ("x", inputs.x, (*inputs.x.shape[:-1], like.shape[1])),
+        ("bias", inputs.bias, (channels,)),
+        ("coefficients", inputs.coefficients, (4, channels)),
+        ("v_0", inputs.v_0, inputs.state_shape),
+        ("m_0", inputs.m_0, inputs.state_shape),
+    ):
+        check_operand(name, tensor, shape, like)
+
+
 def _run(kernel: str, inputs: RuleInputs, drive: Tensor | None, arrays: dict[str, Tensor | None]) -> None:
     """Run the forward or the backward kernel.
 
@@ -110,6 +124,7 @@ def _run(kernel: str, inputs: RuleInputs, drive: Tensor | None, arrays: dict[str
         arrays: what this pass reads or writes beside that.
     """
     batch, channels = inputs.state_shape
+    _check(inputs)
     momentum, step_size, beta, rest = plain(inputs.coefficients).unbind()
     # Kept until the call is over: the C++ side has nothing but their addresses.
     arrays = {
@@ -120,7 +135,7 @@ def _run(kernel: str, inputs: RuleInputs, drive: Tensor | None, arrays: dict[str
         "rest": rest,
         "v_0": plain_if_any(inputs.v_0),
         "m_0": plain_if_any(inputs.m_0),
-        "sizes": inputs.batch_sizes,
+        "sizes": plain_if_any(inputs.batch_sizes),
     }
     if drive is not None:
         arrays["drive"] = drive

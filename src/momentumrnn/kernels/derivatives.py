@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 
+_PLAIN = (Tensor, torch.nn.Parameter, type(None))
+
+
 def wants_gradient(tensors: Sequence[Tensor | None]) -> bool:
     """Whether a call on these tensors will be differentiated, as far as it can be known."""
     if transforms() or _traced():
@@ -38,7 +41,7 @@ def _traced() -> bool:
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
-def in_graph(tensor: Tensor) -> bool:
+def in_graph(*tensors: Tensor | None) -> bool:
     """Whether a call has to go through the registered operator, for somebody who looks on.
 
     Where nobody does, the same code is called without the dispatcher, which would cost a small
@@ -48,7 +51,7 @@ def in_graph(tensor: Tensor) -> bool:
         return True
     # torch has no public question for the modes that watch every operator.
     watched: bool = torch._C._len_torch_dispatch_stack() > 0
-    return watched or type(tensor) not in (Tensor, torch.nn.Parameter)
+    return watched or any(type(t) not in _PLAIN for t in tensors)
 
 
 def may_be_asked_again() -> bool:

@@ -15,6 +15,7 @@ from momentumrnn.kernels.derivatives import (
     one_by_one,
     wants_gradient,
 )
+from momentumrnn.kernels.operands import check_sizes
 from momentumrnn.kernels.operators import LIBRARY, address, compiled, empty, plain, plain_if_any
 from momentumrnn.kernels.packed import PackedRows
 
@@ -87,7 +88,8 @@ def _describe(
 def _linear_filter(
     x: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int | None
 ) -> tuple[Tensor, Tensor]:
-    x, decay = plain(x), plain(decay)
+    x, decay, batch_sizes = plain(x), plain(decay), plain_if_any(batch_sizes)
+    check_sizes(batch_sizes, x.shape[0])
     width = x.shape[-1] + int(ones)
     p, last = empty((*x.shape[:-1], width), x), x.new_empty((_sequences(x, batch), width))
     if p.numel():
@@ -107,7 +109,8 @@ def _linear_filter_backward(
     batch_sizes: Tensor | None,
     batch: int | None,
 ) -> Tensor:
-    decay, grad_output = plain(decay), plain(grad_output)
+    decay, grad_output, batch_sizes = plain(decay), plain(grad_output), plain_if_any(batch_sizes)
+    check_sizes(batch_sizes, grad_output.shape[0])
     grad_last = plain_if_any(grad_last)
     grad_x = empty((*grad_output.shape[:-1], grad_output.shape[-1] - int(ones)), grad_output)
     if grad_x.numel():
@@ -142,7 +145,7 @@ def _backward(ctx: Any, grad_output: Tensor | None, grad_last: Tensor | None) ->
     if grad_output is None:
         grad_output = ctx.like.new_zeros(ctx.shape)
     through: Any = _linear_filter_backward
-    if in_graph(grad_output) or holds_many(grad_output, grad_last):
+    if in_graph(grad_output, grad_last) or holds_many(grad_output, grad_last):
         through = torch.ops.momentumrnn.linear_filter_backward
     elif may_be_asked_again():
         through = _LinearFilterBackward.apply

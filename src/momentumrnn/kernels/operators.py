@@ -59,7 +59,12 @@ def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 def address(tensor: Tensor | None) -> int | None:
     """Return where a tensor's data begins, ``None`` for an absent or empty one."""
-    return None if tensor is None or tensor.numel() == 0 else tensor.data_ptr()
+    if tensor is None or tensor.numel() == 0:
+        return None
+    place = tensor.data_ptr()
+    if place == 0:
+        raise BackendError(f"expected a tensor with data in memory, got a {type(tensor).__name__} without")
+    return place
 
 
 def plain(tensor: Tensor) -> Tensor:

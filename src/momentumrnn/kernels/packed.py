@@ -28,7 +28,7 @@ class PackedRows:
         step = torch.repeat_interleave(torch.arange(steps), batch_sizes)
         sequence = torch.arange(step.shape[0]) - starts[step]
         lengths = (batch_sizes.unsqueeze(1) > torch.arange(batch)).sum(0)
-        self.batch_sizes = batch_sizes
+        self.batch_sizes = batch_sizes.contiguous()
         self.lengths = lengths.to(device)
         self.sequence = sequence.to(device)
         self._shape = (steps, batch)

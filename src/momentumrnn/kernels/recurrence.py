@@ -35,7 +35,7 @@ def recurrence(inputs: RecurrenceInputs) -> tuple[Tensor, Tensor, Tensor]:
     """
     train = wants_gradient(inputs.differentiable)
     run: Any = torch.ops.momentumrnn.recurrence
-    if not in_graph(inputs.features):
+    if not in_graph(*inputs.differentiable):
         run = _Recurrence.apply if train else recurrence_operator.forward
     output, h_n, c_n, _, _ = run(*inputs, train)
     return output, h_n, c_n
@@ -57,7 +57,7 @@ def _backward(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, gra
     wanted = list(ctx.needs_input_grad[1:9])
     incoming = (grad_output, grad_h_n, grad_c_n)
     through: Any = recurrence_operator.backward
-    if in_graph(grad_output):
+    if in_graph(*incoming):
         through = torch.ops.momentumrnn.recurrence_backward
     elif holds_many(*incoming):
         return None, *gradients_by_reference(inputs, incoming, wanted), None, None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from momentumrnn.kernels.operands import check_operand, check_sizes
 from momentumrnn.kernels.operators import (
     LIBRARY,
     Make,
@@ -22,7 +23,9 @@ from momentumrnn.kernels.plan import Plan, plan
 
 __all__ = ["RecurrenceInputs", "backward", "forward"]
 
-_CELLS = ("rnn_tanh", "rnn_relu", "rnn_modrelu", "gru", "lstm", "lstm_without_forget_gate")
+_GATES = {"rnn_tanh": 1, "rnn_relu": 1, "rnn_modrelu": 1, "gru": 3, "lstm": 4, "lstm_without_forget_gate": 3}
+# In the order in which the C++ side counts them.
+_CELLS = tuple(_GATES)
 # Slots of gate values that the forward pass leaves for the backward pass.
 _SAVED = {"gru": 4, "lstm": 4, "lstm_without_forget_gate": 3}
 
@@ -81,10 +84,30 @@ LIBRARY.define(
 )
 
 
+def _check(inputs: RecurrenceInputs) -> None:
+    hidden, width, like = inputs.hidden, inputs.features.shape[-1], inputs.weight_hh
+    wide = _GATES[inputs.cell] * hidden
+    check_sizes(inputs.batch_sizes, inputs.rows[0])
+    batch = inputs.rows[1] if inputs.batch_sizes is None else int(inputs.batch_sizes[0])
+    made = inputs.weight_ih is not None
+    for name, tensor, shape in (
+        ("features", inputs.features, (*inputs.rows, width if made else wide)),
+        ("weight_ih", inputs.weight_ih, (wide, width)),
+        ("bias_ih", inputs.bias_ih, (wide,)),
+        ("weight_hh", inputs.weight_hh, (wide, hidden)),
+        ("bias_hh", inputs.bias_hh, (wide,)),
+        ("modrelu_bias", inputs.modrelu_bias, (hidden,)),
+        ("h_0", inputs.h_0, (batch, hidden)),
+        ("c_0", inputs.c_0, (batch, hidden)),
+    ):
+        check_operand(name, tensor, shape, like)
+
+
 class _Call:
     """One call's sizes, its plan, and what the C++ side is told of both passes alike."""
 
     def __init__(self, inputs: RecurrenceInputs) -> None:
+        _check(inputs)
         self.features = plain(inputs.features)
         self.weight_ih = plain_if_any(inputs.weight_ih)
         self.wide = (*inputs.rows, inputs.weight_hh.shape[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,36 @@ from momentumrnn.parametrizations.maps import Map
 from momentumrnn.rules import Rule
 
 __all__ = ["OrthogonalRNNCell"]
+
+
+class _Kept(NamedTuple):
+    """A matrix with what it was made of.
+
+    By its numbers, since nothing else tells of all changes: ``.data`` has no version, and another tensor may
+    come to lie at the same address.
+    """
+
+    parameter: Tensor
+    skew: Tensor
+    base: Tensor
+    modes: tuple[bool, bool]
+    matrix: Tensor
+
+    def is_of(self, skew: Tensor, base: Tensor, modes: tuple[bool, bool]) -> bool:
+        """Whether it is the matrix of these."""
+        return (
+            self.parameter is skew
+            and self.modes == modes
+            and (self.skew.dtype, self.skew.device) == (skew.dtype, skew.device)
+            and torch.equal(self.skew, skew)
+            and torch.equal(self.base, base)
+        )
+
+
+def _recomputed() -> bool:
+    # torch has no public question for hooks on what is saved for the backward pass.
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return top is not None and top(False) is not None
 
 
 class OrthogonalRNNCell(OrthogonalWeights, _RecurrentCell):
@@ -67,7 +97,7 @@ class OrthogonalRNNCell(OrthogonalWeights, _RecurrentCell):
         del self._parameters["weight_hh"]
         self.modrelu_bias = nn.Parameter(torch.empty(hidden_size, device=device, dtype=dtype))
         self.orthogonal = Orthogonal(hidden_size, map, rebase_every, init, device, dtype)
-        self._kept: tuple[tuple[Any, ...], Tensor] | None = None
+        self._kept: _Kept | None = None
         self.reset_parameters()
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:
@@ -100,18 +130,22 @@ class OrthogonalRNNCell(OrthogonalWeights, _RecurrentCell):
             now: Tensor = self.orthogonal()
             return now
         skew, base = self.orthogonal.skew, self.orthogonal.base
-        inference = torch.is_inference_mode_enabled()
         wanted = torch.is_grad_enabled() and skew.requires_grad
-        state = tuple((t.data_ptr(), t.dtype, None if t.is_inference() else t._version) for t in (skew, base))
-        key = (*state, inference, wanted)
-        if self._kept is None or self._kept[0] != key:
-            matrix: Tensor = self.orthogonal()
-            self._kept = key, matrix
-            if wanted:
-                cell = weakref.ref(self)
-                # Its graph is gone with the backward pass.
-                matrix.register_hook(lambda _: None if (own := cell()) is None else own.reset())
-        return self._kept[1]
+        modes = torch.is_inference_mode_enabled(), wanted
+        if self._kept is not None and self._kept.is_of(skew, base, modes):
+            return self._kept.matrix
+        matrix: Tensor = self.orthogonal()
+        if wanted and _recomputed():
+            # Activation checkpointing counts on every step being the same when it is run again.
+            self.reset()
+            return matrix
+        with torch.no_grad():
+            self._kept = _Kept(skew, skew.detach().clone(), base.clone(), modes, matrix)
+        if wanted:
+            cell = weakref.ref(self)
+            # Its graph is gone with the backward pass.
+            matrix.register_hook(lambda _: None if (own := cell()) is None else own.reset())
+        return matrix
 
     def _recur(self, inputs: GateInput, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (h_0,) = states

@@ -40,8 +40,11 @@ def start_(entries: Tensor, base: Tensor, start: Start) -> None:
     if start == "haar":
         # Q of a normal matrix is Haar's only with the signs of R's diagonal; one column decides between
         # rotations and reflections.
-        nn.init.orthogonal_(base)
-        base[:, 0] *= torch.linalg.det(base).sign()
+        # In float32 at least: there is no QR of fewer bits.
+        drawn = torch.empty_like(base, dtype=torch.promote_types(base.dtype, torch.float32))
+        nn.init.orthogonal_(drawn)
+        drawn[:, 0] *= torch.linalg.det(drawn).sign()
+        base.copy_(drawn)
         return
     nn.init.eye_(base)
     if start == "identity":

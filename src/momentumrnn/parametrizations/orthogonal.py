@@ -107,8 +107,7 @@ class Orthogonal(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw a new start, and forget the steps."""
-        rows, columns = torch.triu_indices(self.size, self.size, 1, device=self.places.device)
-        self.places.copy_(rows * self.size + columns)
+        self.places.copy_(self._upper())
         start_(self.skew, self.base, self.start)
         self.steps.zero_()
         self.changes.zero_()
@@ -139,7 +138,8 @@ class Orthogonal(nn.Module):
     @torch.no_grad()
     def project(self) -> None:
         """Replace the base by the orthogonal matrix nearest to it, its polar factor."""
-        left, _, right = torch.linalg.svd(self.base.double())
+        # On the CPU: not every device has float64.
+        left, _, right = torch.linalg.svd(self.base.cpu().double())
         self.base.copy_(left @ right)
 
     @torch.no_grad()
@@ -153,8 +153,8 @@ class Orthogonal(nn.Module):
             raise InputError(
                 f"expected an orthogonal matrix of shape {tuple(self.base.shape)}, got {tuple(matrix.shape)}"
             )
-        one = torch.eye(self.size, dtype=torch.float64, device=matrix.device)
-        distance = (matrix.double().t() @ matrix.double() - one).abs().max() if self.size else one.sum()
+        given, one = matrix.cpu().double(), torch.eye(self.size, dtype=torch.float64)
+        distance = (given.t() @ given - one).abs().max() if self.size else one.sum()
         if not distance < 1e-3:
             raise InputError(
                 "expected an orthogonal matrix, got one that is off by "
@@ -186,7 +186,15 @@ class Orthogonal(nn.Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
+        if not self.skew.is_meta:
+            # Saved nowhere: of a module that was made without memory nothing else would fill them.
+            self.places = self._upper().to(self.skew.device)
         self._begin()
+
+    def _upper(self) -> Tensor:
+        rows, columns = torch.triu_indices(self.size, self.size, 1)
+        places: Tensor = rows * self.size + columns
+        return places
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # What copies and pickles come through; torch leaves it without types.

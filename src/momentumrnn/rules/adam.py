@@ -28,6 +28,9 @@ class RMSPropState(NamedTuple):
     second_moment: Tensor
 
 
+_SMALLEST_EPS = 2.0**-63
+
+
 class _RootMeanSquare(Rule):
     """The denominator that both rules share."""
 
@@ -41,6 +44,11 @@ class _RootMeanSquare(Rule):
     ) -> None:
         super().__init__(start, velocity=velocity, learnable=learnable)
         self.eps = POSITIVE.check(type(self).__name__, "eps", eps, learned=False)
+        if self.eps < _SMALLEST_EPS:
+            raise ValueError(
+                f"{type(self).__name__}: expected eps of {_SMALLEST_EPS:.2g} or more, got {eps}: to float32 "
+                "its square is zero"
+            )
 
     @property
     def step_size(self) -> float | Tensor:
@@ -76,7 +84,7 @@ class Adam(_RootMeanSquare):
         momentum: μ in [0, 1); in (0, 1) where learned.
         step_size: s > 0.
         beta: β in [0, 1); in (0, 1) where learned.
-        eps: ε > 0.
+        eps: ε, 2⁻⁶³ or more.
         velocity: ``"gate"`` or ``"hidden"``, as in ``momentumrnn.rules.HeavyBall``.
         learnable: ``False``; ``True``, one learned μ, s and β; ``"channel"``, one for each channel.
 
@@ -145,7 +153,7 @@ class RMSProp(_RootMeanSquare):
     Args:
         step_size: s > 0.
         beta: β in [0, 1); in (0, 1) where learned.
-        eps: ε > 0.
+        eps: ε, 2⁻⁶³ or more.
         velocity: ``"gate"`` or ``"hidden"``, as in ``momentumrnn.rules.HeavyBall``.
         learnable: ``False``; ``True``, one learned s and β; ``"channel"``, one for each channel.
 

@@ -1,7 +1,7 @@
 // Matrix products on register tiles: a few rows times two vectors of columns, summed over k.
 //
 // A "panel" is a strip of a matrix, one or two vectors wide, with its k rows one behind the other.
-// Every sum runs over k in one order that does not depend on how the work is split.
+// A sum's order over k depends on the height of its tile, and so its last bits on how the work is split.
 #pragma once
 
 #include "simd.h"

@@ -29,7 +29,7 @@ struct Rows {
 template <class T> struct Recurrence {
     Cell cell;
     Split split;
-    int threads;        // at most this many; the result does not depend on how many there are
+    int threads;        // at most this many; the last bits of the result depend on how many there are
     Rows rows;
     long features, hidden;
     // What enters the gates: features with weights, multiplied here …

@@ -148,11 +148,13 @@ def forward(
                 if CELL == "rnn_tanh":
                     h_t = tanh(x)
                 elif CELL == "rnn_relu":
-                    h_t = tl.maximum(x, 0.0)
+                    # Not a maximum, which would make a number of what is none.
+                    h_t = tl.where(x < 0, 0.0, x)
                 else:
                     threshold = tl.load(modrelu_bias + units, mask=inside, other=0.0).to(TOTAL)[None, :]
-                    size = tl.maximum(tl.abs(x) + threshold, 0.0)
-                    h_t = tl.where(x > 0, size, tl.where(x < 0, -size, 0.0))
+                    size = tl.abs(x) + threshold
+                    size = tl.where(size < 0, 0.0, size)
+                    h_t = tl.where(x > 0, size, tl.where(x < 0, -size, x * size))
             tl.store(output + here, h_t.to(output.dtype.element_ty), mask=valid)
         # The next step reads what other threads of this program have written.
         tl.debug_barrier()

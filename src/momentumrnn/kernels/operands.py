@@ -1,0 +1,52 @@
+"""What is checked of tensors before their addresses are handed to the kernels, which trust them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from momentumrnn.errors import InputError
+
+__all__ = ["check_operand", "check_sizes"]
+
+
+def check_operand(name: str, tensor: Tensor | None, shape: tuple[int, ...], like: Tensor) -> None:
+    """Check a tensor, absent ones aside, against the shape that others imply.
+
+    Raises:
+        InputError: it has another shape, or another dtype or device than ``like``.
+    """
+    if tensor is None:
+        return
+    if tuple(tensor.shape) != shape:
+        raise InputError(f"expected {name} of shape {shape}, got {tuple(tensor.shape)}")
+    if tensor.dtype != like.dtype or tensor.device != like.device:
+        raise InputError(
+            f"expected {name} of dtype {like.dtype} on {like.device}, got {tensor.dtype} on {tensor.device}; "
+            "a layer's tensors are of one dtype and on one device"
+        )
+
+
+def check_sizes(batch_sizes: Tensor | None, rows: int) -> None:
+    """Check how many sequences of a packed batch run at each step.
+
+    Raises:
+        InputError: they are not what ``torch.nn.utils.rnn.pack_sequence`` gives for so many rows.
+    """
+    if batch_sizes is None:
+        return
+    if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or batch_sizes.device.type != "cpu":
+        raise InputError(
+            "expected batch_sizes of a packed batch as a 1D int64 tensor on the CPU, got "
+            f"{batch_sizes.dim()}D {batch_sizes.dtype} on {batch_sizes.device}"
+        )
+    sizes = batch_sizes.tolist()
+    falling = all(one >= other for one, other in pairwise(sizes))
+    if not sizes or sizes[-1] < 1 or not falling or sum(sizes) != rows:
+        raise InputError(
+            f"expected batch_sizes of a packed batch that never rise, end at 1 or more and add up to its "
+            f"{rows} rows, got {sizes[:8]}{' …' if len(sizes) > 8 else ''}; make one by "
+            "torch.nn.utils.rnn.pack_sequence"
+        )
