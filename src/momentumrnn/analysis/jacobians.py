@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from momentumrnn.analysis.observed_call import arguments
 from momentumrnn.analysis.recurrence import call_of
@@ -85,6 +86,8 @@ def state_jacobians(
     if not isinstance(layer, RecurrentLayer):
         raise TypeError(f"{owner}: expected an RNN, LSTM or GRU of momentumrnn, got {type(layer).__name__}")
     layer.check_input(x)
+    if isinstance(x, PackedSequence):
+        raise InputError(f"{owner}: expected a tensor of a single sequence, got a PackedSequence")
     if x.dim() == 3 and x.shape[0 if layer.batch_first else 1] != 1:
         raise InputError(f"{owner}: expected a single sequence, got a batch of shape {tuple(x.shape)}")
     recurrence, args = call_of(owner, find_layer(owner, layer, layer), x, place)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from momentumrnn.errors import BackendError
+from momentumrnn.errors import BackendError, InputError
 from momentumrnn.kernels.problem import transforms
 
 __all__ = [
@@ -144,6 +144,8 @@ def one_by_one(function: type[torch.autograd.Function]) -> None:
     """Let ``torch.func.vmap`` run an ``autograd.Function`` on one of many at a time."""
 
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        if info.batch_size == 0:
+            raise InputError("expected one or more to run torch.func.vmap over, got a batch of none")
         results = []
         for i in range(info.batch_size):
             one = [

@@ -8,9 +8,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Cell", "Problem", "autocasts", "transforms"]
+__all__ = ["GATES", "SAVED", "Cell", "Problem", "autocasts", "transforms"]
 
 Cell = Literal["rnn_tanh", "rnn_relu", "rnn_modrelu", "gru", "lstm", "lstm_without_forget_gate"]
+
+GATES: dict[str, int] = {
+    "rnn_tanh": 1,
+    "rnn_relu": 1,
+    "rnn_modrelu": 1,
+    "gru": 3,
+    "lstm": 4,
+    "lstm_without_forget_gate": 3,
+}
+# Slots of gate values that the forward pass of a kernel leaves for its backward pass.
+SAVED = {"gru": 4, "lstm": 4, "lstm_without_forget_gate": 3}
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,12 @@ from momentumrnn.kernels.operators import (
     without_data,
 )
 from momentumrnn.kernels.plan import Plan, plan
+from momentumrnn.kernels.problem import GATES, SAVED
 
 __all__ = ["RecurrenceInputs", "backward", "forward"]
 
-_GATES = {"rnn_tanh": 1, "rnn_relu": 1, "rnn_modrelu": 1, "gru": 3, "lstm": 4, "lstm_without_forget_gate": 3}
 # In the order in which the C++ side counts them.
-_CELLS = tuple(_GATES)
-# Slots of gate values that the forward pass leaves for the backward pass.
-_SAVED = {"gru": 4, "lstm": 4, "lstm_without_forget_gate": 3}
+_CELLS = tuple(GATES)
 
 
 class RecurrenceInputs(NamedTuple):
@@ -86,7 +84,7 @@ LIBRARY.define(
 
 def _check(inputs: RecurrenceInputs) -> None:
     hidden, width, like = inputs.hidden, inputs.features.shape[-1], inputs.weight_hh
-    wide = _GATES[inputs.cell] * hidden
+    wide = GATES[inputs.cell] * hidden
     check_sizes(inputs.batch_sizes, inputs.rows[0])
     batch = inputs.rows[1] if inputs.batch_sizes is None else int(inputs.batch_sizes[0])
     made = inputs.weight_ih is not None
@@ -179,7 +177,7 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
 def _results(inputs: RecurrenceInputs, train: bool, make: Make) -> tuple[Tensor, ...]:
     """Make the tensors that the forward pass fills."""
     h_0, rows, hidden = inputs.h_0, inputs.rows, inputs.hidden
-    saved, has_c = _SAVED.get(inputs.cell, 0), inputs.cell.startswith("lstm")
+    saved, has_c = SAVED.get(inputs.cell, 0), inputs.cell.startswith("lstm")
     nothing = (0,)
     return (
         make((*rows, hidden), h_0),
@@ -206,7 +204,7 @@ def backward(*arguments: Any) -> list[Tensor]:
     output, gates, cells, grad_output, grad_h_n, grad_c_n, wanted = arguments[10:]
     if inputs.h_0.shape[0] == 0:
         return [grad.zero_() for grad in _gradients(inputs, wanted, empty)]
-    if inputs.cell in _SAVED and gates.numel() == 0:
+    if inputs.cell in SAVED and gates.numel() == 0:
         # The forward pass was told that nobody would ask.
         output, _, _, gates, cells = forward(*inputs, True)
     call = _Call(inputs)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from momentumrnn.errors import InputError
+from momentumrnn.kernels.problem import autocasts
 from momentumrnn.rules import Rule
 
 __all__ = ["check_arguments", "check_input", "check_momentum", "check_rule", "check_state"]
@@ -112,7 +113,7 @@ def check_input(
             f"{owner}: expected the input on {weight.device}, where the weights are, got {data.device}; "
             "move one of them with .to(device)"
         )
-    if data.dtype != weight.dtype and not _autocast(weight.device):
+    if data.dtype != weight.dtype and not autocasts(weight.device):
         raise InputError(
             f"{owner}: expected an input of dtype {weight.dtype}, that of the weights, got {data.dtype}; "
             "convert one of them with .to(dtype)"
@@ -138,7 +139,7 @@ def check_state(owner: str, name: str, state: Any, expected: tuple[int, ...], we
         raise InputError(f"{owner}: Expected {name} size {expected}, got {tuple(state.shape)}")
     if state.device != weight.device:
         raise InputError(f"{owner}: expected {name} on {weight.device}, got {state.device}")
-    if state.dtype != weight.dtype and not (state.is_floating_point() and _autocast(weight.device)):
+    if state.dtype != weight.dtype and not (state.is_floating_point() and autocasts(weight.device)):
         raise InputError(f"{owner}: expected {name} of dtype {weight.dtype}, got {state.dtype}")
 
 
@@ -172,11 +173,6 @@ def check_momentum(
         dtype = torch.int64 if field == "step" else torch.promote_types(weight.dtype, torch.float32)
         if tensor.dtype != dtype:
             raise InputError(f"{owner}: expected momentum state {field} of dtype {dtype}, got {tensor.dtype}")
-
-
-def _autocast(device: torch.device) -> bool:
-    kind = device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def refuse_momentum(owner: str, state: Any, names: str) -> None:

@@ -11,7 +11,7 @@ from momentumrnn.kernels.cuda.recurrence import recurrence
 from momentumrnn.kernels.cuda.tiling import stays_close
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.one_recurrence import Recurrences
-from momentumrnn.kernels.problem import Cell, Problem, autocasts
+from momentumrnn.kernels.problem import GATES, Problem, autocasts
 from momentumrnn.kernels.tracing import constant
 
 __all__ = ["gru", "loses", "lstm", "name", "refuses", "rnn", "runs_rules", "traceable"]
@@ -19,14 +19,6 @@ __all__ = ["gru", "loses", "lstm", "name", "refuses", "rnn", "runs_rules", "trac
 name = "triton"
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_GATES: dict[Cell, int] = {
-    "rnn_tanh": 1,
-    "rnn_relu": 1,
-    "rnn_modrelu": 1,
-    "gru": 3,
-    "lstm": 4,
-    "lstm_without_forget_gate": 3,
-}
 
 
 def refuses(problem: Problem) -> str | None:
@@ -67,7 +59,7 @@ def loses(problem: Problem) -> str | None:
         return None
     if problem.factored and problem.cell != "lstm_without_forget_gate":
         return "cuDNN runs the cell over features and a matrix"
-    if stays_close(problem.hidden, _GATES[problem.cell], problem.dtype.itemsize):
+    if stays_close(problem.hidden, GATES[problem.cell], problem.dtype.itemsize):
         return None
     return "U is too large for every program to read at every step, which cuDNN need not"
 

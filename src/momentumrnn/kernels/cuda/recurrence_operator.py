@@ -12,14 +12,12 @@ from momentumrnn.kernels.cuda.availability import check_device
 from momentumrnn.kernels.cuda.launch import first_rows, on_device, precision, total_dtype, widens
 from momentumrnn.kernels.cuda.tiling import Tiling, tiling
 from momentumrnn.kernels.operators import LIBRARY
+from momentumrnn.kernels.problem import SAVED
 
 __all__ = ["BACKWARD", "FORWARD", "backward", "forward"]
 
 # Their names, for who adds the derivatives.
 FORWARD, BACKWARD = "momentumrnn::triton_recurrence", "momentumrnn::triton_recurrence_backward"
-
-# Slots of gate values that the forward pass leaves for the backward pass.
-_SAVED = {"gru": 4, "lstm": 4, "lstm_without_forget_gate": 3}
 
 _INPUTS = (
     "str cell, Tensor d, Tensor weight_hh, Tensor? bias_hh, Tensor? modrelu_bias, Tensor h_0, Tensor? c_0, "
@@ -82,7 +80,7 @@ class _Call:
 def _results(cell: str, d: Tensor, weight_hh: Tensor, h_0: Tensor, train: bool) -> tuple[Tensor, ...]:
     """Make the tensors that the forward pass fills."""
     hidden, wide = weight_hh.shape[1], total_dtype(d.dtype)
-    saved, has_c = _SAVED.get(cell, 0) if train else 0, cell.startswith("lstm")
+    saved, has_c = SAVED.get(cell, 0) if train else 0, cell.startswith("lstm")
     rows = d.shape[:-1]
     return (
         d.new_empty((*rows, hidden)),
@@ -157,7 +155,7 @@ def backward(
         for grad in grads:
             grad.zero_()
         return grads
-    if cell in _SAVED and gates.numel() == 0:
+    if cell in SAVED and gates.numel() == 0:
         # The forward pass was told that nobody would ask.
         output, _, _, gates, cells = forward(*inputs, True)
     call = _Call(cell, d, weight_hh, h_0, batch_sizes)
