@@ -61,6 +61,10 @@ def test_recordings_are_found_in_linked_folders(tmp_path):
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "a.wav").write_bytes(b"")
     (tmp_path / "here" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    # Neither a link without an end nor one that leads nowhere is followed.
+    (tmp_path / "here" / "itself").symlink_to(tmp_path / "here", target_is_directory=True)
+    (tmp_path / "elsewhere" / "deep" / "back").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "here" / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
     assert find_recordings(tmp_path / "here", "") == ["a.wav", "linked/deep/b.wav"]
 
 

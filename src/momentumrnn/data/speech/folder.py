@@ -45,11 +45,14 @@ def files_in(root: Path) -> list[str]:
     Returns:
         Their paths in the folder, with ``/``, sorted.
     """
-    return sorted(
-        (Path(folder) / name).relative_to(root).as_posix()
-        for folder, _, names in os.walk(root, followlinks=True)
-        for name in names
-    )
+    found = []
+    for name, inside, files in os.walk(root, followlinks=True):
+        folder = Path(name)
+        above = {folder.resolve(), *folder.resolve().parents}
+        # A link to where it lies has no end.
+        inside[:] = [each for each in inside if (folder / each).resolve() not in above]
+        found += [path for path in map(folder.joinpath, files) if path.is_file()]
+    return sorted(path.relative_to(root).as_posix() for path in found)
 
 
 def find_recordings(root: Path, how_to_get: str) -> list[str]:
