@@ -91,8 +91,8 @@ def test_errors_are_one_message_and_code_2(capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there(capsys):
+def test_a_device_that_is_not_there(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "finds no CUDA device" in error_of(capsys, "train", "digits-lstm", "--device", "cuda")
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from momentumrnn.errors import InputError
 
-__all__ = ["check_operand", "check_sizes"]
+__all__ = ["check_operand", "check_sizes", "check_sizes_kind"]
 
 
 def check_operand(name: str, tensor: Tensor | None, shape: tuple[int, ...], like: Tensor) -> None:
@@ -29,6 +29,19 @@ def check_operand(name: str, tensor: Tensor | None, shape: tuple[int, ...], like
         )
 
 
+def check_sizes_kind(batch_sizes: Tensor) -> None:
+    """Check what ``batch_sizes`` of a packed batch are, without a look at the numbers.
+
+    Raises:
+        InputError: they are no 1D int64 tensor on the CPU.
+    """
+    if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or batch_sizes.device.type != "cpu":
+        raise InputError(
+            "expected batch_sizes of a packed batch as a 1D int64 tensor on the CPU, got "
+            f"{batch_sizes.dim()}D {batch_sizes.dtype} on {batch_sizes.device}"
+        )
+
+
 def check_sizes(batch_sizes: Tensor | None, rows: int) -> None:
     """Check how many sequences of a packed batch run at each step.
 
@@ -37,16 +50,12 @@ def check_sizes(batch_sizes: Tensor | None, rows: int) -> None:
     """
     if batch_sizes is None:
         return
-    if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or batch_sizes.device.type != "cpu":
-        raise InputError(
-            "expected batch_sizes of a packed batch as a 1D int64 tensor on the CPU, got "
-            f"{batch_sizes.dim()}D {batch_sizes.dtype} on {batch_sizes.device}"
-        )
+    check_sizes_kind(batch_sizes)
     sizes = batch_sizes.tolist()
     falling = all(one >= other for one, other in pairwise(sizes))
     if not sizes or sizes[-1] < 1 or not falling or sum(sizes) != rows:
         raise InputError(
-            f"expected batch_sizes of a packed batch that never rise, end at 1 or more and add up to its "
+            "expected batch_sizes of a packed batch that never rise, end at 1 or more and add up to its "
             f"{rows} rows, got {sizes[:8]}{' …' if len(sizes) > 8 else ''}; make one by "
             "torch.nn.utils.rnn.pack_sequence"
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from inspect import Parameter, Signature
 from typing import Any, TypedDict, TypeVar
 
@@ -57,6 +58,12 @@ class OrthogonalArguments(_Arguments, total=False):
     init: Start
 
 
+# Asked once for each base: it is done when the package is imported.
+@cache
+def _arguments_of(layer: Any) -> Mapping[str, Parameter]:
+    return inspect.signature(layer.__init__).parameters
+
+
 def passes_on(*but: str) -> Callable[[Layer], Layer]:
     """Give a class the signature that it has: its own arguments and those of its base.
 
@@ -70,11 +77,10 @@ def passes_on(*but: str) -> Callable[[Layer], Layer]:
     """
 
     def decorate(layer: Layer) -> Layer:
-        above: Any = layer.__mro__[1]
         init: Any = vars(layer)["__init__"]
         own = inspect.signature(init).parameters
         kept = {name: each for name, each in own.items() if each.kind is Parameter.KEYWORD_ONLY}
-        for name, each in inspect.signature(above.__init__).parameters.items():
+        for name, each in _arguments_of(layer.__mro__[1]).items():
             if name not in but:
                 kept.setdefault(name, each)
         order = sorted(kept.values(), key=lambda each: each.kind)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from momentumrnn.errors import InputError
+from momentumrnn.kernels.operands import check_sizes_kind
 from momentumrnn.kernels.problem import autocasts
 from momentumrnn.rules import Rule
 
@@ -92,12 +93,7 @@ def check_input(
         raise TypeError(f"{owner}: expected a tensor or a PackedSequence, got {type(x).__name__}")
     wanted = (2,) if packed else dims
     if isinstance(x, PackedSequence):
-        sizes = x.batch_sizes
-        if sizes.dim() != 1 or sizes.dtype != torch.int64 or sizes.device.type != "cpu":
-            raise InputError(
-                f"{owner}: expected the batch_sizes of a packed input as a 1D int64 tensor on the CPU, got "
-                f"{sizes.dim()}D {sizes.dtype} on {sizes.device}"
-            )
+        check_sizes_kind(x.batch_sizes)
     if data.dim() not in wanted:
         words = " or ".join(f"{n}D" for n in wanted)
         raise InputError(
