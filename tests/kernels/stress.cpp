@@ -92,11 +92,12 @@ Case<T> recurrence(Cell cell, Split split, int threads, const Batch& batch, long
     c.made(N * H);
     c.made(B * H);
     c.made(lstm ? B * H : 0);
-    c.kept = {Array<T>(N * saved * H), Array<T>(lstm ? N * H : 0)};
+    const long pitch = D ? H : H + 7;
+    c.kept = {Array<T>(N * saved * pitch), Array<T>(lstm ? N * H : 0)};
     const auto describe = [=](Case<T>& own, Recurrence<T>& p) {
         p = {cell, split, threads, batch.rows(), D ? D : gates * H, H, D ? own.input(0) : nullptr, own.input(1), own.input(2),
              D ? nullptr : own.input(0), own.input(3), own.input(4), own.input(5), own.input(6), own.input(7),
-             place(own.out[0]), place(own.kept[0]), place(own.kept[1])};
+             place(own.out[0]), place(own.kept[0]), pitch, place(own.kept[1])};
     };
     c.forward = [=](Case<T>& own) {
         Forward<T> p{};
@@ -126,15 +127,15 @@ Case<T> recurrence(Cell cell, Split split, int threads, const Batch& batch, long
     return c;
 }
 
-// D features, or none for a ready drive.
+// D features, or none for a ready product, W x.
 template <class T> Case<T> adaptive(int threads, const Batch& batch, long D, long C) {
     constexpr long interval = 4;
     const long B = batch.rows().batch, N = batch.offsets.back();
     Case<T> c;
-    c.name = D ? "adaptive, drive made" : "adaptive, drive ready";
+    c.name = D ? "adaptive, product made" : "adaptive, product ready";
     c.given(N * (D ? D : C), !D);
     c.given(C * D);
-    c.given(D ? C : 0);
+    c.given(C);
     for (int k = 0; k < 4; k++) c.given(C, true, 0.2, 0.8);
     c.given(B * C);
     c.given(B * C, true, 0.5, 1.0);

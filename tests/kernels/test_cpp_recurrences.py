@@ -252,14 +252,18 @@ def test_the_sizes_above_meet_every_way_to_run(cell):
     assert {e for e in every if e[1] or e[3:] != ("ready", False)} <= met
 
 
-# What only large recurrences reach: gates written past the cache, weights that do not fit into it, more
-# rows than one chunk of the backward pass, more units than a strip of the gradient of U.
+# What only large recurrences reach: gates written past the cache, in rows of whole lines or of longer ones,
+# weights that do not fit into it, more rows than one chunk of the backward pass, more units than a strip of
+# the gradient of U.
 @pytest.mark.parametrize(
     ("cell", "shape", "packed"),
     [
         ("lstm", (60, 40, 1, 96), False),
         ("lstm", (60, 40, 1, 96), True),
+        ("lstm", (60, 48, 1, 77), True),
+        ("lstm_without_forget_gate", (5, 3, 2, 65), False),
         ("gru", (70, 40, 2, 96), False),
+        ("gru", (60, 60, 2, 70), False),
         ("gru", (3, 30, 5, 272), False),
         ("lstm_without_forget_gate", (2, 3, 2, 300), True),
         ("rnn_tanh", (40, 14, 2, 520), False),

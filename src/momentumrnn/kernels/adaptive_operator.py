@@ -85,14 +85,11 @@ LIBRARY.define(
 )
 
 
-def _drive(inputs: RuleInputs) -> Tensor:
-    drive = empty(inputs.output_shape, inputs.x)
-    rows, out = inputs.x.flatten(0, -2), drive.view(-1, drive.shape[-1])
-    if inputs.bias is None:
-        torch.mm(rows, inputs.weight.t(), out=out)
-    else:
-        torch.addmm(inputs.bias, rows, inputs.weight.t(), out=out)
-    return drive
+def _product(inputs: RuleInputs) -> Tensor:
+    """Return x Wᵀ; the kernel adds the bias, for which torch would go through memory once more."""
+    product = empty(inputs.output_shape, inputs.x)
+    torch.mm(inputs.x.flatten(0, -2), inputs.weight.t(), out=product.view(-1, product.shape[-1]))
+    return product
 
 
 def _is_made_inside(inputs: RuleInputs) -> bool:
@@ -114,13 +111,13 @@ def _check(inputs: RuleInputs) -> None:
         check_operand(name, tensor, shape, like)
 
 
-def _run(kernel: str, inputs: RuleInputs, drive: Tensor | None, arrays: dict[str, Tensor | None]) -> None:
+def _run(kernel: str, inputs: RuleInputs, product: Tensor | None, arrays: dict[str, Tensor | None]) -> None:
     """Run the forward or the backward kernel.
 
     Args:
         kernel: its name.
         inputs: what both passes read.
-        drive: W x + b, or ``None`` for the kernel to make it where it needs it.
+        product: W x, or ``None`` for the kernel to make it where it needs it.
         arrays: what this pass reads or writes beside that.
     """
     batch, channels = inputs.state_shape
@@ -136,11 +133,12 @@ def _run(kernel: str, inputs: RuleInputs, drive: Tensor | None, arrays: dict[str
         "v_0": plain_if_any(inputs.v_0),
         "m_0": plain_if_any(inputs.m_0),
         "sizes": plain_if_any(inputs.batch_sizes),
+        "bias": plain_if_any(inputs.bias),
     }
-    if drive is not None:
-        arrays["drive"] = drive
+    if product is not None:
+        arrays["product"] = product
     else:
-        arrays |= {"x": plain(inputs.x), "weight": plain(inputs.weight), "bias": plain_if_any(inputs.bias)}
+        arrays |= {"x": plain(inputs.x), "weight": plain(inputs.weight)}
     problem = {
         "threads": torch.get_num_threads(),
         "steps": inputs.steps,
@@ -171,7 +169,7 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     inputs, train = RuleInputs(*arguments[:-1]), arguments[-1]
     x, state_shape = inputs.x, inputs.state_shape
     made_inside = _is_made_inside(inputs)
-    d = empty(inputs.output_shape, x) if made_inside else _drive(inputs)
+    d = empty(inputs.output_shape, x) if made_inside else _product(inputs)
     v_n, m_n = x.new_empty(state_shape), x.new_empty(state_shape)
     saved = empty(_saved_shape(inputs.steps, state_shape, train), x)
     if state_shape[0] == 0:
@@ -211,15 +209,16 @@ def backward(*arguments: Any) -> list[Tensor]:
     grad_x, grad_weight, grad_bias, grad_coefficients, grad_v_0, grad_m_0 = grads
     learned = grad_coefficients.unbind() if grad_coefficients.numel() else [None] * 4
     made_inside = _is_made_inside(inputs)
+    # The product, in whose place the drive's gradient comes.
     drive: Tensor | None = None
     if not made_inside:
         # Not kept from the forward pass, which wrote its result there: it is as large as all gates.
-        drive = _drive(inputs)
+        drive = _product(inputs)
     elif grad_x.numel():
         drive = empty(inputs.output_shape, x)
     arrays: dict[str, Tensor | None] = {
         "grad_weight": grad_weight if made_inside else None,
-        "grad_bias": grad_bias if made_inside else None,
+        "grad_bias": grad_bias,
         "v_saved": saved[0],
         "m_saved": saved[1],
         "grad_output": plain(grad_output),
@@ -240,8 +239,6 @@ def backward(*arguments: Any) -> list[Tensor]:
     flat, rows = drive.view(-1, drive.shape[-1]), x.flatten(0, -2)
     if grad_weight.numel() and not made_inside:
         torch.mm(flat.t(), rows, out=grad_weight)
-    if grad_bias.numel() and not made_inside:
-        torch.sum(flat, 0, out=grad_bias)
     if grad_x.numel():
         torch.mm(flat, inputs.weight, out=grad_x.view(-1, x.shape[-1]))
     return grads

@@ -27,6 +27,13 @@ __all__ = ["RecurrenceInputs", "backward", "forward"]
 # In the order in which the C++ side counts them.
 _CELLS = tuple(GATES)
 
+# What the gates were is kept in rows of whole cache lines, which are written past the cache. Not for few
+# units, whose memory would grow; nor for so many that the multiplications, with weights of this many bytes,
+# are nearly all.
+_LINE = 16
+_FEWEST_IN_LINES = 64
+_LARGEST_WEIGHTS_IN_LINES = 3 << 19
+
 
 class RecurrenceInputs(NamedTuple):
     """A cell and all that it runs on: the operator's arguments, in its order.
@@ -109,6 +116,7 @@ class _Call:
         self.features = plain(inputs.features)
         self.weight_ih = plain_if_any(inputs.weight_ih)
         self.wide = (*inputs.rows, inputs.weight_hh.shape[0])
+        self.pitch = _pitch(inputs)
         steps = inputs.rows[0] if inputs.batch_sizes is None else inputs.batch_sizes.shape[0]
         batch, width, hidden = inputs.h_0.shape[0], inputs.features.shape[-1], inputs.hidden
         itemsize = inputs.weight_hh.element_size()
@@ -134,6 +142,7 @@ class _Call:
             "batch": batch,
             "features": width,
             "hidden": hidden,
+            "gates_pitch": self.pitch,
         }
 
     def run(self, kernel: str, arrays: Mapping[str, Tensor | None]) -> None:
@@ -164,7 +173,7 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
         # The cell puts its own values where it found these, so that they need no memory of their own.
         if inputs.cell.startswith("rnn"):
             ready = output
-        elif train and inputs.cell != "gru":
+        elif train and inputs.cell != "gru" and call.pitch == inputs.hidden:
             ready = gates
         else:
             ready = empty(call.wide, call.features)
@@ -172,6 +181,14 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
     results = {"output": output, "h_n": h_n, "c_n": c_n, "gates": gates, "cells": cells, "ready": ready}
     call.run("forward", results)
     return output, h_n, c_n, gates, cells
+
+
+def _pitch(inputs: RecurrenceInputs) -> int:
+    """Return the distance between the gates of a unit in what is kept of them."""
+    hidden, weight = inputs.hidden, inputs.weight_hh
+    if hidden < _FEWEST_IN_LINES or weight.numel() * weight.element_size() > _LARGEST_WEIGHTS_IN_LINES:
+        return hidden
+    return -(-hidden // _LINE) * _LINE
 
 
 def _results(inputs: RecurrenceInputs, train: bool, make: Make) -> tuple[Tensor, ...]:
@@ -183,7 +200,7 @@ def _results(inputs: RecurrenceInputs, train: bool, make: Make) -> tuple[Tensor,
         make((*rows, hidden), h_0),
         make(tuple(h_0.shape), h_0),
         make(tuple(h_0.shape) if has_c else nothing, h_0),
-        make((*rows, saved * hidden) if saved and train else nothing, h_0),
+        make((*rows, saved * _pitch(inputs)) if saved and train else nothing, h_0),
         make((*rows, hidden) if has_c and train else nothing, h_0),
     )
 

@@ -36,8 +36,11 @@ template <class T> NOINLINE void settle(const Sums<T>& sums) {
 
 template <class T> INLINE void add_to(T* at, Vector<T> term) { store<T>(at, load<T>(at) + term); }
 
-// One feature's share of ∂L/∂W and ∂L/∂b; a stored drive's is added up later or elsewhere.
+// One step's share of ∂L/∂b, and of one feature's ∂L/∂W; what was made for several steps is added up later.
 template <class T> INLINE void add_to_weight(const StoredDrive<T>&, const Sums<T>&, long, Vector<T>) {}
+template <class T> INLINE void add_to_weight(const ReadyDrive<T>&, const Sums<T>& sums, long i, Vector<T> grad) {
+    if (sums.weight) add_to<T>(sums.weight + i, grad);
+}
 template <class T> INLINE void add_to_weight(const SingleDrive<T>& a, const Sums<T>& sums, long i, Vector<T> grad) {
     if (!sums.weight) return;
     add_to<T>(sums.weight + i, splat<T>(a.x) * grad);
@@ -148,9 +151,12 @@ template <class T> void sum_rows(const T* rows, long batch, long channels, T* su
     }
 }
 
+// The rows of sums for ∂L/∂W, where it is added up here, and ∂L/∂b.
+template <class T> long weight_rows(const AdaptiveBackward<T>& q) { return q.x ? q.features + 1 : 1; }
+
 // The sums of all blocks as the gradients of the coefficients where they are learned, of W and of b.
 template <class T> void sum_batch(const AdaptiveBackward<T>& q, long coefficients, long weights, const T* totals) {
-    const long row = q.rows.batch * q.channels, D = q.features, C = q.channels;
+    const long row = q.rows.batch * q.channels, D = weight_rows(q) - 1, C = q.channels;
     const Buffer<T> turned(static_cast<size_t>(q.grad_weight ? D * C : 0));
     T* const of_coefficients[] = {q.grad_momentum, q.grad_step_size, q.grad_beta, q.grad_rest};
     const auto result = [&](long j) -> T* {
@@ -172,7 +178,7 @@ template <class T> void sum_batch(const AdaptiveBackward<T>& q, long coefficient
 template <class T> void adaptive_backward(const AdaptiveBackward<T>& q) {
     const bool learned = q.grad_momentum != nullptr;
     const long coefficients = learned ? Coefficients<T>::count : 0;
-    const long weights = q.grad_weight || q.grad_bias ? q.features + 1 : 0;
+    const long weights = q.grad_weight || q.grad_bias ? weight_rows(q) : 0;
     const long interval = std::min(q.interval, q.rows.steps);
     const long arrays = Coefficients<T>::count + 2 + 3 * (coefficients + weights) + 2 * (interval + 1);
     const Buffer<T> totals(static_cast<size_t>((coefficients + weights) * q.rows.batch * q.channels));
@@ -181,7 +187,7 @@ template <class T> void adaptive_backward(const AdaptiveBackward<T>& q) {
                 : backward_block<T, false>(q, block, drives, weights, totals);
     };
     if (!q.x) {
-        for_blocks(q, arrays, 0, [&](Block<T> block) { run(block, ReadyDrives<T>(block)); });
+        for_blocks(q, arrays + ReadyDrives<T>::arrays, 0, [&](Block<T> block) { run(block, ReadyDrives<T>(block)); });
     } else if (q.features == 1) {
         for_blocks(q, arrays + SingleDrives<T>::arrays, 0,
                    [&](Block<T> block) { run(block, SingleDrives<T>(block)); });

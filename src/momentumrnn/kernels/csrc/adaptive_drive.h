@@ -1,4 +1,5 @@
-// The drive of a block: read, or made of a few features where it is used, since it is as large as the result.
+// The drive of a block: read, but for its bias, or made of a few features where it is used, since it is as large as
+// the result.
 //
 // One feature is multiplied inside the steps. More are multiplied for some steps at once into memory that a
 // cache holds, in tiles which keep W in registers; the drive's gradient then takes its place, and is
@@ -10,15 +11,23 @@
 
 namespace momentumrnn::MOMENTUMRNN_ISA {
 
-// The drive at one step, from memory …
+// The drive at one step, from what was made for several steps at once …
 template <class T> struct StoredDrive {
-    Place<const T> from;
-    long count;
+    const T* at;
 };
 
-template <class T> INLINE Vector<T> load_drive(const StoredDrive<T>& a, long i) {
-    prefetch(a.from.at + a.from.ahead + i);
-    return load<T>(a.from.at + i, a.count - i);
+template <class T> INLINE Vector<T> load_drive(const StoredDrive<T>& a, long i) { return load<T>(a.at + i); }
+
+// … from the product of all steps …
+template <class T> struct ReadyDrive {
+    Place<const T> product;
+    long count;
+    const T* bias;
+};
+
+template <class T> INLINE Vector<T> load_drive(const ReadyDrive<T>& a, long i) {
+    prefetch(a.product.at + a.product.ahead + i);
+    return load<T>(a.product.at + i, a.count - i) + load<T>(a.bias + i);
 }
 
 // … or from one feature.
@@ -33,19 +42,20 @@ template <class T> INLINE Vector<T> load_drive(const SingleDrive<T>& a, long i) 
 
 template <class T> class ReadyDrives {
 public:
-    static constexpr long arrays = 0;
+    static constexpr long arrays = 1;
 
-    explicit ReadyDrives(Block<T>& block) : block_(block) {}
+    explicit ReadyDrives(Block<T>& block) : block_(block), bias_(block.spread(block.q.bias)) {}
 
     void make(long, long) const {}
-    StoredDrive<T> at(long t, long ahead) const {
-        return {{block_.q.drive + block_.place(t), ahead}, block_.running(t)};
+    ReadyDrive<T> at(long t, long ahead) const {
+        return {{block_.q.product + block_.place(t), ahead}, block_.running(t), bias_};
     }
     Place<T> gradient(long, Place<T> wanted) const { return wanted; }
     void collect(long, long, T*, T*) const {}
 
 private:
     const Block<T>& block_;
+    const T* bias_;
 };
 
 template <class T> class SingleDrives {
@@ -125,7 +135,7 @@ public:
         }
     }
 
-    StoredDrive<T> at(long t, long) const { return {{drive_ + (t - first_) * pitch_, 0}, block_.length}; }
+    StoredDrive<T> at(long t, long) const { return {drive_ + (t - first_) * pitch_}; }
     Place<T> gradient(long t, Place<T>) const { return {drive_ + (t - first_) * pitch_, 0}; }
 
     // Adds the gradients that stand in the drive's place to W's, turned round, and b's; and copies them.

@@ -54,7 +54,8 @@ void forward_block(const AdaptiveForward<T>& q, Block<T>& block, Drives drives) 
 template <class T> void adaptive_forward(const AdaptiveForward<T>& q) {
     constexpr long arrays = Coefficients<T>::count + 2;
     if (!q.x) {
-        for_blocks(q, arrays, 0, [&](Block<T> block) { forward_block(q, block, ReadyDrives<T>(block)); });
+        for_blocks(q, arrays + ReadyDrives<T>::arrays, 0,
+                   [&](Block<T> block) { forward_block(q, block, ReadyDrives<T>(block)); });
     } else if (q.features == 1) {
         for_blocks(q, arrays + SingleDrives<T>::arrays, 0,
                    [&](Block<T> block) { forward_block(q, block, SingleDrives<T>(block)); });

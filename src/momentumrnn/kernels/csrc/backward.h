@@ -76,7 +76,7 @@ private:
 
     // dL/d(slots) of step t's rows, into the chunk's rows k and on.
     void cells(long t, const Share& share, long running, long k, Gradients<T, Cell>& scratch) {
-        const long H = p_.hidden, first = p_.rows.first(t), next = p_.rows.running(t + 1);
+        const long H = p_.hidden, P = p_.gates_pitch, first = p_.rows.first(t), next = p_.rows.running(t + 1);
         const long vectors = std::min(blocks_.padded() / L, share.block_end * 2);
         for (long i = 0; i < running; i++) {
             const long r = share.row + i, row = first + r;
@@ -98,8 +98,8 @@ private:
                     if (Cell::has_c && p_.grad_c_n) grad_c = load<T>(p_.grad_c_n + r * H + unit, left);
                 }
                 V saved[Cell::saved + 1], grad[Cell::slots], carry = V{};
-                const T* gates = Cell::saved ? p_.gates + row * Cell::saved * H + unit : nullptr;
-                for (int s = 0; s < Cell::saved; s++) saved[s] = load<T>(gates + s * H, left);
+                const T* gates = Cell::saved ? p_.gates + row * Cell::saved * P + unit : nullptr;
+                for (int s = 0; s < Cell::saved; s++) saved[s] = load<T>(gates + s * P, left);
                 Past<T> past{saved, V{}, load<T>(h_before + unit, left), V{}, V{}};
                 if constexpr (Cell::has_c) past.c_before = load<T>(c_before + unit, left);
                 if constexpr (!Cell::saved) past.h = load<T>(p_.output + row * H + unit, left);
@@ -115,7 +115,7 @@ private:
                     const T* grad_before = p_.grad_output + before * H + unit;
                     store<T>(grad_h_at + unit, load<T>(grad_before, left) + carry);
                     for (int s = 0; s < Cell::saved; s++)
-                        prefetch_later(p_.gates + before * Cell::saved * H + s * H + unit);
+                        prefetch_later(p_.gates + (before * Cell::saved + s) * P + unit);
                     if (t > 1) {
                         const long earlier = p_.rows.first(t - 2) + r;
                         prefetch_later(p_.grad_output + earlier * H + unit);

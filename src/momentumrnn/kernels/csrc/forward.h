@@ -13,7 +13,7 @@ public:
     explicit ForwardRun(const Forward<T>& p)
         : p_(p), blocks_{p.hidden}, weights_(p), stride_(row_stride<T>(blocks_.padded())),
           state_(static_cast<size_t>(2 * p.rows.batch * stride_)), sums_(static_cast<size_t>(p.threads) * sums_size),
-          streams_(can_stream()) {}
+          streams_gates_(can_stream(p.gates, p.gates_pitch)), streams_cells_(can_stream(p.cells, p.hidden)) {}
 
     void run() {
         parallel(p_.threads, [&](int part) {
@@ -53,10 +53,9 @@ private:
     // What the backward pass may still find in a cache.
     static constexpr size_t left_in_cache = size_t(4) << 20;
 
-    bool can_stream() const {
-        const auto aligned = [](const T* p) { return reinterpret_cast<uintptr_t>(p) % vector_bytes == 0; };
+    bool can_stream(const T* array, long pitch) const {
         const size_t bytes = static_cast<size_t>(p_.rows.total() * p_.hidden * (Cell::saved + 1)) * sizeof(T);
-        return bytes > left_in_cache && p_.hidden % L == 0 && aligned(p_.gates) && aligned(p_.cells);
+        return bytes > left_in_cache && pitch % L == 0 && reinterpret_cast<uintptr_t>(array) % vector_bytes == 0;
     }
 
     T* state(long t) const { return state_ + (t & 1) * p_.rows.batch * stride_; }
@@ -168,7 +167,7 @@ private:
     }
 
     template <bool whole> NOINLINE_MEMBER void cell_rows(long t, long r0, long rows, long block, const T* sums) {
-        const long H = p_.hidden, unit = block * width, columns = blocks_.columns_in(block);
+        const long H = p_.hidden, P = p_.gates_pitch, unit = block * width, columns = blocks_.columns_in(block);
         const int vectors = whole ? 2 : blocks_.vectors(block);
         const long row = p_.rows.first(t) + r0;
         const bool keeps = p_.gates || p_.cells;
@@ -176,7 +175,7 @@ private:
         T* h_after = state(t + 1) + r0 * stride_ + unit;
         T* output = p_.output + row * H + unit;
         T* c_at = Cell::has_c ? p_.c_n + r0 * H + unit : nullptr;
-        T* gates = Cell::saved && keeps ? p_.gates + row * Cell::saved * H + unit : nullptr;
+        T* gates = Cell::saved && keeps ? p_.gates + row * Cell::saved * P + unit : nullptr;
         T* cells = Cell::has_c && keeps ? p_.cells + row * H + unit : nullptr;
         for (long r = 0; r < rows; r++) {
             UNROLL
@@ -193,21 +192,23 @@ private:
                 write<T, whole>(output + at, h, left);
                 if constexpr (Cell::has_c) write<T, whole>(c_at + at, c, left);
                 if (!keeps) continue;
-                if (whole && streams_) {
+                // A pitch of whole vectors has room for the last one.
+                if (streams_gates_) {
                     UNROLL
-                    for (int s = 0; s < Cell::saved; s++) stream<T>(gates + s * H + at, keep[s]);
-                    if constexpr (Cell::has_c) stream<T>(cells + at, c);
-                    continue;
+                    for (int s = 0; s < Cell::saved; s++) stream<T>(gates + s * P + at, keep[s]);
+                } else {
+                    UNROLL
+                    for (int s = 0; s < Cell::saved; s++) write<T, whole>(gates + s * P + at, keep[s], left);
                 }
-                UNROLL
-                for (int s = 0; s < Cell::saved; s++) write<T, whole>(gates + s * H + at, keep[s], left);
-                if constexpr (Cell::has_c) write<T, whole>(cells + at, c, left);
+                if constexpr (!Cell::has_c) continue;
+                if (whole && streams_cells_) stream<T>(cells + at, c);
+                else write<T, whole>(cells + at, c, left);
             }
             h_before += stride_;
             h_after += stride_;
             output += H;
             if constexpr (Cell::has_c) c_at += H;
-            if constexpr (Cell::saved > 0) gates += keeps ? Cell::saved * H : 0;
+            if constexpr (Cell::saved > 0) gates += keeps ? Cell::saved * P : 0;
             if constexpr (Cell::has_c) cells += keeps ? H : 0;
         }
     }
@@ -226,7 +227,7 @@ private:
     ForwardWeights<T, Cell> weights_;
     long stride_;
     Buffer<T> state_, sums_;
-    bool streams_;
+    bool streams_gates_, streams_cells_;
 };
 
 }  // namespace momentumrnn::MOMENTUMRNN_ISA

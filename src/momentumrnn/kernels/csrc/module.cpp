@@ -72,7 +72,7 @@ template <class T> void read_recurrence(Reader& from, Recurrence<T>& p) {
     read(from, p.rows);
     READ(cell), READ(split), READ(threads), READ(features), READ(hidden);
     READ(x), READ(weight_ih), READ(bias_ih), READ(ready), READ(weight_hh), READ(bias_hh), READ(modrelu_bias);
-    READ(h_0), READ(c_0), READ(output), READ(gates), READ(cells);
+    READ(h_0), READ(c_0), READ(output), READ(gates), READ(gates_pitch), READ(cells);
 }
 
 template <class T> void read(Reader& from, Forward<T>& p) {
@@ -91,7 +91,7 @@ template <class T> void read_adaptive(Reader& from, Adaptive<T>& p) {
     read(from, p.rows);
     READ(threads), READ(channels), READ(interval), READ(eps);
     READ(momentum), READ(step_size), READ(beta), READ(rest);
-    READ(drive), READ(x), READ(features), READ(weight), READ(bias);
+    READ(product), READ(x), READ(features), READ(weight), READ(bias);
     READ(v_0), READ(m_0), READ(v_saved), READ(m_saved);
 }
 

@@ -46,8 +46,9 @@ template <class T> struct Recurrence {
     const T* c_0;       // (B, H), LSTM
     // Written by the forward pass, read by the backward pass.
     T* output;          // (N, H)
-    T* gates;           // (N, S·H): LSTM the G gates; GRU r, z, n and U_n h + bias_hh_n; null for an RNN,
+    T* gates;           // (N, S, P): LSTM the G gates; GRU r, z, n and U_n h + bias_hh_n; null for an RNN,
                         // and in inference
+    long gates_pitch;   // P, H or more: what lies behind H is written with the rest and means nothing
     T* cells;           // (N, H), c of an LSTM; null in inference
 };
 
@@ -80,9 +81,9 @@ template <class T> struct Adaptive {
     double eps;
     // Each (C): μ, s, β and 1 - β, the last given for itself because float32 would round it away.
     const T *momentum, *step_size, *beta, *rest;
-    // a, ready …
-    const T* drive;     // (N, C), or null
-    // … or x Wᵀ + b, of few features, made where it is used.
+    // a = x Wᵀ + b. The product is ready …
+    const T* product;   // (N, C), or null
+    // … or made of few features where it is used.
     const T* x;         // (N, D), or null
     long features;
     const T* weight;    // (C, D)
@@ -96,17 +97,17 @@ template <class T> struct Adaptive {
 };
 
 template <class T> struct AdaptiveForward : Adaptive<T> {
-    T* output;          // d, (N, C); may be the drive itself
+    T* output;          // d, (N, C); may be the product itself
     T *v_n, *m_n;       // (B, C): after each sequence's own last step
 };
 
 template <class T> struct AdaptiveBackward : Adaptive<T> {
     const T* grad_output;   // (N, C)
     const T *grad_v_n, *grad_m_n;   // (B, C) or null
-    // (N, C); may be grad_output itself or the drive itself. With features null unless somebody asks for it.
+    // (N, C); may be grad_output itself or the product itself. With features null unless somebody asks for it.
     T* grad_drive;
     T* grad_weight;     // (C, D), with features, or null
-    T* grad_bias;       // (C), with features, or null
+    T* grad_bias;       // (C) or null
     T *grad_v_0, *grad_m_0;     // (B, C) or null
     // (C) each, or all four null where no coefficient is learned.
     T *grad_momentum, *grad_step_size, *grad_beta, *grad_rest;
