@@ -187,7 +187,7 @@ def test_a_nan_stays_in_its_sequence(isa, dtype, operation):
         if operation == "linear":
             d, _ = kernels.linear_filter(x, True, 0.5, 1.0, form.packed)
         else:
-            d, _ = kernels.adaptive_rule(x, weight, None, rule, None, form.packed)
+            d, _ = adaptive_rule(x, weight, None, rule, None, form.packed)
         (slope,) = grad(d.sum(), x)
         return form.pad(d.detach()), form.pad(slope)
 
@@ -227,8 +227,14 @@ def adaptive_loop(x, weight, bias, rule, state, form):
     return form.pack(torch.stack(outputs)), state
 
 
+def adaptive_rule(*arguments):
+    """d and the rule's new state."""
+    inputs, state = kernels.adaptive_rule(*arguments)
+    return inputs.features, state
+
+
 def adaptive_in_cpp(x, weight, bias, rule, state, form):
-    return kernels.adaptive_rule(x, weight, bias, rule, state, form.packed)
+    return adaptive_rule(x, weight, bias, rule, state, form.packed)
 
 
 def drawn_rule(name, learnable, channels):
@@ -317,8 +323,8 @@ def test_an_adaptive_rule_without_gradients_gives_the_same(name, packed):
         x, weight = torch.randn(*form.rows, D), torch.randn(C, D)
         state = type(state)(*(part.float() for part in state))
         with torch.no_grad():
-            expected = kernels.adaptive_rule(x, weight, None, rule, state, form.packed)
-        got = kernels.adaptive_rule(x, weight.requires_grad_(), None, rule, state, form.packed)
+            expected = adaptive_rule(x, weight, None, rule, state, form.packed)
+        got = adaptive_rule(x, weight.requires_grad_(), None, rule, state, form.packed)
         for a, b in zip(flat(got), flat(expected), strict=True):
             assert torch.equal(a, b)
 
@@ -336,7 +342,7 @@ def test_each_gradient_of_an_adaptive_rule_alone_is_the_one_that_comes_with_all(
             for k, leaf in enumerate(leaves):
                 leaf.requires_grad_(k in wanted)
             x, weight, bias, *parts = leaves[: 3 + len(state)]
-            d, _ = kernels.adaptive_rule(x, weight, bias, rule, type(state)(*parts), form.packed)
+            d, _ = adaptive_rule(x, weight, bias, rule, type(state)(*parts), form.packed)
             return grad((d * torch.linspace(-1, 1, 19)).sum(), [leaves[k] for k in wanted])
 
         together = gradients(range(len(leaves)))
@@ -357,7 +363,7 @@ def test_an_adaptive_rule_gives_the_same_bits_on_any_number_of_threads(isa, name
         for threads in (1, 2, 3, 1):
             torch.set_num_threads(threads)
             with forced_isa(isa):
-                d, new = kernels.adaptive_rule(x, weight, None, rule, state, form.packed)
+                d, new = adaptive_rule(x, weight, None, rule, state, form.packed)
                 loss = (d * torch.linspace(-1, 1, C)).sum() + sum(part.square().sum() for part in new)
                 results.append([d, *new, *grad(loss, [*state, *rule.parameters()])])
         for other in results[1:]:
@@ -373,7 +379,7 @@ def test_an_adaptive_rule_of_nothing_is_nothing(isa, D, dtype):
     x, weight = torch.zeros(40, 3, D, dtype=dtype), torch.randn(9, D, dtype=dtype, requires_grad=True)
     x.requires_grad_()
     with forced_isa(isa):
-        d, state = kernels.adaptive_rule(x, weight, None, rule, None, None)
+        d, state = adaptive_rule(x, weight, None, rule, None, None)
         slopes = grad(d.sum(), [x, weight])
     assert torch.equal(d, torch.zeros_like(d))
     assert all(torch.equal(part, torch.zeros_like(part)) for part in state)
@@ -391,9 +397,9 @@ def test_large_and_small_drives_keep_their_digits(isa, D):
     rule = rules.Adam(0.6, 0.5, 0.8, 1e-12).bind(17)
     x, weight = torch.randn(40, 3, D), torch.randn(17, D)
     with forced_isa(isa):
-        expected = kernels.adaptive_rule(x.double(), weight.double(), None, rule, None, None)[0]
+        expected = adaptive_rule(x.double(), weight.double(), None, rule, None, None)[0]
         for scale in (1e-6, 1.0, 1e6):
-            d = kernels.adaptive_rule(x * scale, weight, None, rule, None, None)[0]
+            d = adaptive_rule(x * scale, weight, None, rule, None, None)[0]
             assert error(d, expected) < 1e-5
 
 
@@ -414,7 +420,7 @@ def test_how_the_tensors_lie_in_memory_does_not_matter(D, layout):
     results = []
     for how in (lambda t: t, scattered):
         parts = [how(t).detach().requires_grad_() for t in (x, weight, bias, *state)]
-        d, new = kernels.adaptive_rule(*parts[:3], rule, type(state)(*parts[3:]), None)
+        d, new = adaptive_rule(*parts[:3], rule, type(state)(*parts[3:]), None)
         p, last = kernels.linear_filter(parts[0], True, how(decay), 0.7, None)
         results.append([d, *new, *grad(d, parts, how(slope)), p, last])
         results[-1] += grad([p, last], parts[0], [how(torch.ones_like(p)), torch.ones(()).expand_as(last)])
@@ -432,7 +438,7 @@ def test_rules_of_an_empty_batch(D):
     for name in ADAPTIVE_RULES:
         weight, bias = torch.randn(7, D, requires_grad=True), torch.randn(7, requires_grad=True)
         rule = drawn_rule(name, True, 7).float()
-        d, state = kernels.adaptive_rule(x, weight, bias, rule, None, None)
+        d, state = adaptive_rule(x, weight, bias, rule, None, None)
         assert d.shape == (3, 0, 7)
         assert all(part.shape == (0, 7) for part in state)
         leaves = [x, weight, bias, *rule.parameters()]

@@ -21,6 +21,7 @@ from momentumrnn import backend
 from momentumrnn.errors import BackendError
 from momentumrnn.kernels import linear_filter
 from momentumrnn.kernels.extension import extension, missing
+from momentumrnn.kernels.memory import memory
 
 pytestmark = pytest.mark.skipif(extension() is None, reason=str(missing()))
 
@@ -684,6 +685,28 @@ def test_second_derivatives_in_eager_mode(cell, rule, packed):
             found.append([*slopes, *grad(second, leaves, materialize_grads=True)])
     for a, b in zip(*found, strict=True):
         assert_close(a, b, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["AdamLSTM", "RMSPropLSTM"])
+def test_gate_inputs_of_an_adaptive_rule_are_not_kept(name):
+    """They are as large as all gates, and first derivatives do without them."""
+    layer, x = getattr(momentumrnn, name)(2, 64), torch.randn(50, 32, 2)
+    before = memory().in_use
+    with backend("cpu"):
+        output, _ = layer(x)
+    gates = 50 * 32 * 4 * 64 * 4
+    assert gates <= memory().in_use - before < 1.6 * gates
+    output.sum().backward()
+
+
+def test_what_gate_inputs_are_made_of_again_must_not_have_changed():
+    layer, x = momentumrnn.AdamLSTM(2, 5), torch.randn(4, 3, 2)
+    with backend("cpu"):
+        output, _ = layer(x)
+    with torch.no_grad():
+        layer.weight_ih_l0.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        grad(output.square().sum(), layer.weight_hh_l0, create_graph=True)
 
 
 def test_the_backward_operators_refuse_a_derivative_and_say_what_to_do():

@@ -27,7 +27,7 @@ from momentumrnn.rules import Adam, RMSProp, RuleState
 from momentumrnn.rules.base import last_step
 from momentumrnn.rules.scan import linear_scan
 
-__all__ = ["adaptive_rule", "coefficients_of", "scanned"]
+__all__ = ["adaptive_rule", "coefficients_of", "once_more", "scanned"]
 
 
 def adaptive_rule(
@@ -37,7 +37,7 @@ def adaptive_rule(
     rule: Adam | RMSProp,
     state: RuleState,
     packed: PackedRows | None,
-) -> tuple[Tensor, RuleState]:
+) -> tuple[Tensor, RuleState, RuleInputs]:
     """Apply the rule to the drive a = x weightᵀ + bias of a whole sequence, (15).
 
     Args:
@@ -49,7 +49,7 @@ def adaptive_rule(
         packed: the packed batch's places.
 
     Returns:
-        d, (T, B, C) or (N, C), and the state after each sequence's own last step.
+        d, (T, B, C) or (N, C); the state after each sequence's own last step; and what d was made of.
     """
     dtype = weight.dtype
     coefficients = coefficients_of(rule, weight.shape[0], dtype, weight.device)
@@ -64,7 +64,13 @@ def adaptive_rule(
     if not in_graph(*inputs.differentiable):
         run = _AdaptiveRule.apply if train else adaptive_operator.forward
     d, v_n, m_n, _ = run(*inputs, train)
-    return d, rule.state_type(v_n, m_n) if isinstance(rule, Adam) else rule.state_type(m_n)
+    return d, rule.state_type(v_n, m_n) if isinstance(rule, Adam) else rule.state_type(m_n), inputs
+
+
+def once_more(inputs: RuleInputs) -> Tensor:
+    """Make d of its inputs again, differentiable if they are."""
+    d: Tensor = _AdaptiveRule.apply(*inputs, True)[0]
+    return d
 
 
 def coefficients_of(rule: Adam | RMSProp, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:

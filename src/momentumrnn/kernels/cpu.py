@@ -75,7 +75,8 @@ def _run(
             h_0,
             c_0,
             None if inputs.packed is None else inputs.packed.batch_sizes,
-        )
+        ),
+        inputs.made_of,
     )
 
 

@@ -178,10 +178,17 @@ def adaptive_rule(
     rule: Adam | RMSProp,
     state: RuleState,
     packed: PackedRows | None,
-) -> tuple[Tensor, RuleState]:
-    """Apply the rule where ``rule_backend`` says; see ``momentumrnn.kernels.adaptive.adaptive_rule``."""
-    run = adaptive_on_cuda.adaptive_rule if rule_backend(weight) == triton.name else adaptive.adaptive_rule
-    return run(x, weight, bias, rule, state, packed)
+) -> tuple[GateInput, RuleState]:
+    """Apply the rule where ``rule_backend`` says; see ``momentumrnn.kernels.adaptive.adaptive_rule``.
+
+    Returns:
+        d as gate inputs, and the rule's new state.
+    """
+    if rule_backend(weight) == triton.name:
+        d, state = adaptive_on_cuda.adaptive_rule(x, weight, bias, rule, state, packed)
+        return GateInput(d, packed=packed), state
+    d, state, made_of = adaptive.adaptive_rule(x, weight, bias, rule, state, packed)
+    return GateInput(d, packed=packed, made_of=made_of), state
 
 
 def _run(problem: Problem, recurrence: str, *args: Any) -> Any:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from momentumrnn.kernels.packed import PackedRows
+
+if TYPE_CHECKING:
+    from momentumrnn.kernels.adaptive_operator import RuleInputs
 
 __all__ = ["GateInput"]
 
@@ -28,6 +32,8 @@ class GateInput:
             from before this sequence; ``None`` without one.
         initial: (B, G·h), that velocity; given exactly where ``fade`` is.
         packed: where the rows of a packed batch belong; ``None`` for a dense one.
+        made_of: what an adaptive rule made the features of, for a backend that would rather make them once
+            more than keep them; ``None`` where no one can.
     """
 
     features: Tensor
@@ -36,6 +42,7 @@ class GateInput:
     fade: Tensor | None = None
     initial: Tensor | None = None
     packed: PackedRows | None = None
+    made_of: RuleInputs | None = None
 
     @property
     def one_step(self) -> bool:

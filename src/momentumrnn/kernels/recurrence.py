@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from momentumrnn.kernels import recurrence_operator, reference
+from momentumrnn.kernels import adaptive, recurrence_operator, reference
+from momentumrnn.kernels.adaptive_operator import RuleInputs
 from momentumrnn.kernels.derivatives import (
     gradients_again,
     holds_many,
@@ -22,22 +23,32 @@ from momentumrnn.kernels.derivatives import (
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.operators import LIBRARY
 from momentumrnn.kernels.packed import PackedRows
+from momentumrnn.kernels.problem import transforms
 from momentumrnn.kernels.recurrence_operator import RecurrenceInputs
 
 __all__ = ["gradients_by_reference", "recurrence"]
 
 
-def recurrence(inputs: RecurrenceInputs) -> tuple[Tensor, Tensor, Tensor]:
+def recurrence(inputs: RecurrenceInputs, made_of: RuleInputs | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Run a cell over a sequence.
+
+    Args:
+        inputs: the cell and what it runs on.
+        made_of: what a rule made the features of, where they are gate inputs.
 
     Returns:
         All h_t, the last h, and the last c (empty but for an LSTM).
     """
     train = wants_gradient(inputs.differentiable)
     run: Any = torch.ops.momentumrnn.recurrence
+    arguments: tuple[Any, ...] = (*inputs, train)
     if not in_graph(*inputs.differentiable):
         run = _Recurrence.apply if train else recurrence_operator.forward
-    output, h_n, c_n, _, _ = run(*inputs, train)
+        # Where the rule has a gradient, what it was made of is saved by the rule, too.
+        made_again = made_of is not None and inputs.weight_ih is None and inputs.features.requires_grad
+        if train and made_again and not transforms():
+            run, arguments = _RecurrenceAfterRule.apply, (*arguments, made_of)
+    output, h_n, c_n, _, _ = run(*arguments)
     return output, h_n, c_n
 
 
@@ -52,6 +63,39 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 def _backward(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Any, *_: Any) -> Any:
     *tensors, output, gates, cells = ctx.saved_tensors
     inputs = RecurrenceInputs(ctx.cell, *tensors)
+    return _gradients(ctx, inputs, (output, gates, cells), grad_output, grad_h_n, grad_c_n)
+
+
+def _setup_after_rule(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Save what the gate inputs were made of in their place: they are as large as all gates."""
+    cell, features, *tensors, _, made_of = inputs
+    out, _, _, gates, cells = output
+    ctx.cell, ctx.eps, ctx.shape = cell, made_of.eps, features.shape
+    ctx.save_for_backward(*made_of[:4], *made_of[5:], *tensors, out, gates, cells)
+    ctx.set_materialize_grads(False)
+
+
+def _backward_after_rule(ctx: Any, grad_output: Tensor | None, *grads: Any) -> Any:
+    *saved, output, gates, cells = ctx.saved_tensors
+    made_of = RuleInputs._make((*saved[:4], ctx.eps, *saved[4:7]))
+    if may_be_asked_again() or holds_many(grad_output, *grads[:2]):
+        features = adaptive.once_more(made_of)
+    else:
+        # The kernel asks for no more than their shape.
+        features = output.new_empty(()).expand(ctx.shape)
+    inputs = RecurrenceInputs(ctx.cell, features, *saved[7:])
+    return *_gradients(ctx, inputs, (output, gates, cells), grad_output, *grads[:2]), None
+
+
+def _gradients(
+    ctx: Any,
+    inputs: RecurrenceInputs,
+    kept: tuple[Tensor, Tensor, Tensor],
+    grad_output: Tensor | None,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
+) -> tuple[Any, ...]:
+    output = kept[0]
     if grad_output is None:
         grad_output = torch.zeros_like(output)
     wanted = list(ctx.needs_input_grad[1:9])
@@ -63,7 +107,7 @@ def _backward(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, gra
         return None, *gradients_by_reference(inputs, incoming, wanted), None, None
     elif may_be_asked_again():
         through = _RecurrenceBackward.apply
-    grads = through(*inputs, output, gates, cells, *incoming, wanted)
+    grads = through(*inputs, *kept, *incoming, wanted)
     return (
         None,
         *(grad if want else None for grad, want in zip(grads, wanted, strict=True)),
@@ -93,7 +137,14 @@ def gradients_by_reference(
     return gradients_again(run, inputs.differentiable, incoming, wanted)
 
 
+def _forward_after_rule(*arguments: Any) -> tuple[Tensor, ...]:
+    return tuple(recurrence_operator.forward(*arguments[:-1]))
+
+
 _Recurrence = without_operator("_Recurrence", recurrence_operator.forward, _setup, _backward)
+_RecurrenceAfterRule = without_operator(
+    "_RecurrenceAfterRule", _forward_after_rule, _setup_after_rule, _backward_after_rule
+)
 
 
 class _RecurrenceBackward(torch.autograd.Function):

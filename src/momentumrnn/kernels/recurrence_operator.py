@@ -113,7 +113,7 @@ class _Call:
 
     def __init__(self, inputs: RecurrenceInputs) -> None:
         _check(inputs)
-        self.features = plain(inputs.features)
+        self.features = inputs.features
         self.weight_ih = plain_if_any(inputs.weight_ih)
         self.wide = (*inputs.rows, inputs.weight_hh.shape[0])
         self.pitch = _pitch(inputs)
@@ -132,8 +132,10 @@ class _Call:
             "c_0": plain_if_any(inputs.c_0),
             "sizes": plain_if_any(inputs.batch_sizes),
         }
-        if self.weight_ih is not None and not self.separate:
-            self._inputs |= {"x": self.features, "weight_ih": self.weight_ih}
+        if self.weight_ih is not None:
+            self.features = plain(self.features)
+            if not self.separate:
+                self._inputs |= {"x": self.features, "weight_ih": self.weight_ih}
         self._sizes = {
             "cell": _CELLS.index(inputs.cell),
             "split": 0 if chosen.split == "rows" else 1,
@@ -167,7 +169,7 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
     if inputs.h_0.shape[0] == 0:
         return output, h_n, c_n, gates, cells
     call = _Call(inputs)
-    ready = call.features if inputs.weight_ih is None else None
+    ready = plain(call.features) if inputs.weight_ih is None else None
     if call.separate:
         assert call.weight_ih is not None
         # The cell puts its own values where it found these, so that they need no memory of their own.

@@ -50,8 +50,10 @@ def gate_input(
     if isinstance(rule, LinearRule) and rule.commutes:
         return _filtered_features(x, weight_ih, bias_ih, weight_hh, rule, state, packed, carry)
     if isinstance(rule, Adam | RMSProp) and kernels.rule_backend(weight_ih) is not None:
-        d, state = kernels.adaptive_rule(x, weight_ih, bias_ih, rule, state, packed)
-        return GateInput(d, weight_hh if rule.velocity == "hidden" else None, packed=packed), state
+        inputs, state = kernels.adaptive_rule(x, weight_ih, bias_ih, rule, state, packed)
+        if rule.velocity == "hidden":
+            inputs = GateInput(inputs.features, weight_hh, packed=packed)
+        return inputs, state
     lengths = None if packed is None else packed.lengths
     drive = F.linear(x, weight_ih, bias_ih)
     d, state = rule(drive if packed is None else packed.pad(drive), state, lengths)
