@@ -26,6 +26,8 @@ template <class T> void linear_forward(const LinearForward<T>& q) {
     const long D = q.features, P = D + q.ones;
     const Buffer<double> state(static_cast<size_t>(q.rows.batch * P));
     for_sequences(q, [&](long first, long end) {
+        // Not read through q inside the loops: for all the compiler knows, a store could change it there.
+        const double gain = q.gain;
         std::fill(state + first * P, state + end * P, 0.0);
         for (long t = 0; t < q.rows.steps; t++) {
             const long running = std::min(end, q.rows.running(t)), next = q.rows.running(t + 1);
@@ -35,8 +37,8 @@ template <class T> void linear_forward(const LinearForward<T>& q) {
                 const T* x = q.x + row * D;
                 T* p = q.output + row * P;
                 double* s = state + r * P;
-                for (long i = 0; i < D; i++) p[i] = static_cast<T>(s[i] = decay * s[i] + q.gain * static_cast<double>(x[i]));
-                if (q.ones) p[D] = static_cast<T>(s[D] = decay * s[D] + q.gain);
+                for (long i = 0; i < D; i++) p[i] = static_cast<T>(s[i] = decay * s[i] + gain * static_cast<double>(x[i]));
+                if (q.ones) p[D] = static_cast<T>(s[D] = decay * s[D] + gain);
                 if (q.last && r >= next) std::copy(p, p + P, q.last + r * P);
             }
         }
@@ -47,6 +49,7 @@ template <class T> void linear_backward(const LinearBackward<T>& q) {
     const long D = q.features, P = D + q.ones;
     const Buffer<double> state(static_cast<size_t>(q.rows.batch * D));
     for_sequences(q, [&](long first, long end) {
+        const double gain = q.gain;
         std::fill(state + first * D, state + end * D, 0.0);
         for (long t = q.rows.steps - 1; t >= 0; t--) {
             const long running = std::min(end, q.rows.running(t)), next = q.rows.running(t + 1);
@@ -62,7 +65,7 @@ template <class T> void linear_backward(const LinearBackward<T>& q) {
                 for (long i = 0; i < D; i++) s[i] = decay * s[i] + static_cast<double>(grad[i]);
                 if (grad_last)
                     for (long i = 0; i < D; i++) s[i] += static_cast<double>(grad_last[i]);
-                for (long i = 0; i < D; i++) to[i] = static_cast<T>(q.gain * s[i]);
+                for (long i = 0; i < D; i++) to[i] = static_cast<T>(gain * s[i]);
             }
         }
     });
