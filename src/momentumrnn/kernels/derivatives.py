@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -177,6 +178,8 @@ def without_operator(
         setup_context: As ``torch.library.register_autograd`` takes it.
         backward: Likewise.
     """
+    # Asked for at every call, and worked out anew wherever it does not lie ready.
+    vars(forward)["__signature__"] = inspect.signature(forward)
     members = {"forward": forward, "setup_context": setup_context, "backward": backward}
     statics = {member: staticmethod(function) for member, function in members.items()}
     function = types.new_class(name, (torch.autograd.Function,), exec_body=lambda body: body.update(statics))
