@@ -15,6 +15,5 @@ def constant(function: F) -> F:
 
     ``torch.compiler.assume_constant_result`` does the same, but imports the whole compiler.
     """
-    # The type of functions does not know of attributes.
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    vars(function)["_dynamo_marked_constant"] = True
     return function
