@@ -1,7 +1,6 @@
 """Who runs a recurrence: the ``backend`` block, the choice without one, and what ``explain`` says."""
 
 import asyncio
-import dataclasses
 import threading
 
 import pytest
@@ -256,7 +255,7 @@ def test_the_reasons_against_the_others_know_of_a_single_step():
 def test_the_kernels_refuse_what_they_cannot(change, reason):
     able = Problem("lstm", True, torch.device("cpu"), torch.float32)
     assert (cpu.refuses(able) is None) == BUILT
-    assert reason in cpu.refuses(dataclasses.replace(able, **change))
+    assert reason in cpu.refuses(able._replace(**change))
 
 
 def test_explain_computes_nothing_and_changes_nothing():

@@ -1,6 +1,5 @@
 """Which kernels run on CUDA, and what ``explain`` says of it: a GPU is not needed for the choice."""
 
-import dataclasses
 import itertools
 
 import pytest
@@ -31,7 +30,7 @@ def as_if_on_cuda(monkeypatch):
     """Have the choice fall as for tensors on CUDA, while they stay where they are."""
     describe = Problem.of
     monkeypatch.setattr(
-        Problem, "of", lambda *args, **options: dataclasses.replace(describe(*args, **options), device=CUDA)
+        Problem, "of", lambda *args, **options: describe(*args, **options)._replace(device=CUDA)
     )
 
 
@@ -101,7 +100,7 @@ def test_without_triton_the_others_run_and_the_reason_names_it(monkeypatch):
 
 @interpreted
 def test_on_the_cpu_it_runs_where_it_is_asked_for_and_interpreted_alone(monkeypatch):
-    problem = dataclasses.replace(on_cuda("lstm", False, 16), device=torch.device("cpu"))
+    problem = on_cuda("lstm", False, 16)._replace(device=torch.device("cpu"))
     assert choose(problem).name != "triton"
     assert "tests" in dict(reasons(problem))["triton"]
     with backend("triton"):

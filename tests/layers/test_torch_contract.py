@@ -292,6 +292,22 @@ def test_weights_load_both_ways(kind, rule):
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.parametrize("carry", [False, True])
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_states_may_be_detached_in_place(kind, backend, num_layers, carry):
+    """As truncated backpropagation often does it; torch refuses it for a view."""
+    layer = LAYERS[kind](3, 5, num_layers=num_layers, rule=make_rule("adam"), carry_momentum=carry)
+    with momentumrnn.backend(backend):
+        state = layer(torch.randn(4, 2, 3))[1]
+        tensors = flat(state)
+        for tensor in tensors:
+            assert not tensor.detach_().requires_grad
+        layer(torch.randn(4, 2, 3), state)[0].sum().backward()
+    assert len(tensors) == (2 if kind is nn.LSTM else 1) + (2 if carry else 0)
+
+
 @pytest.mark.parametrize("kind", LAYERS)
 def test_the_state_may_be_passed_by_name(kind):
     theirs, ours = pair(kind, 3, 5, dtype=torch.float64)

@@ -66,8 +66,8 @@ def _run(
     return recurrence(
         RecurrenceInputs(
             cell,
-            features.to(dtype),
-            None if weight is None else weight.to(dtype),
+            features if features.dtype is dtype else features.to(dtype),
+            weight if weight is None or weight.dtype is dtype else weight.to(dtype),
             bias,
             weight_hh,
             bias_hh,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["GateInput"]
 
 
-@dataclass(frozen=True)
-class GateInput:
+class GateInput(NamedTuple):
     """The gate inputs d of all steps, d_t = features_t weightᵀ + bias + fade_t · initial.
 
     A linear rule leaves d as a product of few filtered features with W, an adaptive one has d itself.

@@ -46,9 +46,10 @@ def linear_filter(
     Returns:
         p, (T, B, d + 1) or (N, d + 1), d without the constant; and p after each sequence's own last step.
     """
-    if not isinstance(decay, Tensor):
+    if isinstance(decay, Tensor):
+        decay = decay.to(torch.float64)
+    else:
         decay = torch.full((1,), decay, dtype=torch.float64)
-    decay = decay.to(torch.float64)
     sizes = None if packed is None else packed.batch_sizes
     # As a number, a trace by torch.jit would hold that of its example.
     batch = None if packed is None else packed.lengths.shape[0]

@@ -20,7 +20,7 @@ def check_operand(name: str, tensor: Tensor | None, shape: tuple[int, ...], like
     """
     if tensor is None:
         return
-    if tuple(tensor.shape) != shape:
+    if tensor.shape != shape:
         raise InputError(f"expected {name} of shape {shape}, got {tuple(tensor.shape)}")
     if tensor.dtype != like.dtype or tensor.device != like.device:
         raise InputError(

@@ -59,12 +59,12 @@ def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 def address(tensor: Tensor | None) -> int | None:
     """Return where a tensor's data begins, ``None`` for an absent or empty one."""
-    if tensor is None or tensor.numel() == 0:
+    if tensor is None:
         return None
     place = tensor.data_ptr()
-    if place == 0:
+    if place == 0 and tensor.numel():
         raise BackendError(f"expected a tensor with data in memory, got a {type(tensor).__name__} without")
-    return place
+    return place or None
 
 
 def plain(tensor: Tensor) -> Tensor:

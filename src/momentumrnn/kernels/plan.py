@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -24,8 +23,7 @@ _CACHED_WEIGHTS = 3 << 19  # bytes of U and W that stay in the second level of c
 _forced: Plan | None = None
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """A way to run a recurrence.
 
     Attributes:
@@ -44,7 +42,7 @@ class Plan:
 def plan(steps: int, batch: int, features: int, hidden: int, gates: int, itemsize: int) -> Plan:
     """Choose how to run a recurrence of T steps, B sequences, D features, h units and G gates."""
     if _forced is not None:
-        return replace(_forced, threads=_forced.threads or torch.get_num_threads())
+        return _forced._replace(threads=_forced.threads or torch.get_num_threads())
     threads = torch.get_num_threads()
     weights = gates * hidden * hidden * itemsize
     fused = features <= _FEW_FEATURES or weights + gates * hidden * features * itemsize <= _CACHED_WEIGHTS

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,8 +23,7 @@ GATES: dict[str, int] = {
 SAVED = {"gru": 4, "lstm": 4, "lstm_without_forget_gate": 3}
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """What a backend looks at before it accepts a recurrence.
 
     Attributes:

@@ -90,13 +90,13 @@ LIBRARY.define(
 
 
 def _check(inputs: RecurrenceInputs) -> None:
-    hidden, width, like = inputs.hidden, inputs.features.shape[-1], inputs.weight_hh
+    hidden, rows, width, like = inputs.hidden, inputs.rows, inputs.features.shape[-1], inputs.weight_hh
     wide = GATES[inputs.cell] * hidden
-    check_sizes(inputs.batch_sizes, inputs.rows[0])
-    batch = inputs.rows[1] if inputs.batch_sizes is None else int(inputs.batch_sizes[0])
+    check_sizes(inputs.batch_sizes, rows[0])
+    batch = rows[1] if inputs.batch_sizes is None else int(inputs.batch_sizes[0])
     made = inputs.weight_ih is not None
     for name, tensor, shape in (
-        ("features", inputs.features, (*inputs.rows, width if made else wide)),
+        ("features", inputs.features, (*rows, width if made else wide)),
         ("weight_ih", inputs.weight_ih, (wide, width)),
         ("bias_ih", inputs.bias_ih, (wide,)),
         ("weight_hh", inputs.weight_hh, (wide, hidden)),
@@ -115,9 +115,10 @@ class _Call:
         _check(inputs)
         self.features = inputs.features
         self.weight_ih = plain_if_any(inputs.weight_ih)
-        self.wide = (*inputs.rows, inputs.weight_hh.shape[0])
+        rows = inputs.rows
+        self.wide = (*rows, inputs.weight_hh.shape[0])
         self.pitch = _pitch(inputs)
-        steps = inputs.rows[0] if inputs.batch_sizes is None else inputs.batch_sizes.shape[0]
+        steps = rows[0] if inputs.batch_sizes is None else inputs.batch_sizes.shape[0]
         batch, width, hidden = inputs.h_0.shape[0], inputs.features.shape[-1], inputs.hidden
         itemsize = inputs.weight_hh.element_size()
         chosen: Plan = plan(steps, batch, width, hidden, self.wide[-1] // hidden, itemsize)

@@ -229,7 +229,7 @@ class RecurrentLayer(nn.Module, ABC):
                     layout.packed,
                     self.carry_momentum,
                 )
-                output, *final = self._recur(inputs, tuple(s[k] for s in initial), weight_hh, suffix)
+                output, *final = self._recur(inputs, initial[k], weight_hh, suffix)
                 outputs.append(layout.reverse(output) if direction else output)
                 finals.append(tuple(final))
                 momenta.append(velocity)
@@ -245,19 +245,22 @@ class RecurrentLayer(nn.Module, ABC):
 
     def _initial_states(
         self, states: tuple[Tensor | None, ...], layout: Layout, data: Tensor
-    ) -> list[Tensor]:
-        weight = self._tensor("weight_ih_l0")
-        initial = []
+    ) -> list[tuple[Tensor, ...]]:
+        """Return the states that each layer and direction starts from."""
+        places = self.num_layers * self._directions
+        initial: list[tuple[Tensor, ...]] = []
+        zeros: Tensor | None = None
         for name, state in zip(self.state_names, states, strict=True):
             width = self.hidden_size if name == "c_0" else self._output_size
-            lead = (self.num_layers * self._directions, layout.batch)
             if state is None:
-                initial.append(torch.zeros(*lead, width, dtype=data.dtype, device=data.device))
+                if zeros is None or zeros.shape[1] != width:
+                    zeros = torch.zeros(layout.batch, width, dtype=data.dtype, device=data.device)
+                initial.append((zeros,) * places)
                 continue
-            expected = (lead[0], width) if layout.unbatched else (*lead, width)
-            checks.check_state(type(self).__name__, name, state, expected, weight)
-            initial.append(layout.read_state(state))
-        return initial
+            expected = (places, width) if layout.unbatched else (places, layout.batch, width)
+            checks.check_state(type(self).__name__, name, state, expected, self._tensor("weight_ih_l0"))
+            initial.append(layout.read_state(state).unbind())
+        return list(zip(*initial, strict=True))
 
     def _initial_momentum(self, momentum: RuleState, layout: Layout) -> RuleState:
         if momentum is None or self.rule is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
@@ -12,8 +12,7 @@ from momentumrnn.kernels.packed import PackedRows
 __all__ = ["Layout"]
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """How an input was laid out, so that outputs and states can be given back in the same way.
 
     Inside a layer a batch is (T, B, n), or the rows (N, n) of a packed batch, longest sequence first.

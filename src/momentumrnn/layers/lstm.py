@@ -165,6 +165,6 @@ class LSTM(RecurrentLayer):
             c_0,
             weight_hh,
             self._tensor_if_any("bias_hh" + suffix),
-            self._tensor_if_any("weight_hr" + suffix),
+            self._tensor("weight_hr" + suffix) if self.proj_size else None,
             self.forget_gate,
         )
