@@ -58,27 +58,27 @@ template <class T> struct Case {
 // The rows of a batch whose sequences have these lengths, longest first.
 struct Batch {
     std::vector<int64_t> sizes;
-    std::vector<long> offsets{0};
+    std::vector<Index> offsets{0};
     bool dense;
 
-    explicit Batch(const std::vector<long>& lengths) : dense(lengths.front() == lengths.back()) {
-        for (long t = 0; t < lengths.front(); t++) {
+    explicit Batch(const std::vector<Index>& lengths) : dense(lengths.front() == lengths.back()) {
+        for (Index t = 0; t < lengths.front(); t++) {
             sizes.push_back(0);
-            for (const long length : lengths) sizes.back() += length > t;
+            for (const Index length : lengths) sizes.back() += length > t;
             offsets.push_back(offsets.back() + sizes.back());
         }
     }
     Rows rows() const {
-        return {static_cast<long>(sizes.size()), sizes[0], dense ? nullptr : sizes.data(), dense ? nullptr : offsets.data()};
+        return {static_cast<Index>(sizes.size()), sizes[0], dense ? nullptr : sizes.data(), dense ? nullptr : offsets.data()};
     }
 };
 
 // D features, or none for ready gate inputs.
 template <class T>
-Case<T> recurrence(Cell cell, Split split, int threads, const Batch& batch, long D, long H) {
+Case<T> recurrence(Cell cell, Split split, int threads, const Batch& batch, Index D, Index H) {
     const bool lstm = cell >= Cell::lstm, gru = cell == Cell::gru;
-    const long gates = cell == Cell::lstm ? 4 : gru || lstm ? 3 : 1, saved = gru ? 4 : lstm ? gates : 0;
-    const long B = batch.rows().batch, N = batch.offsets.back();
+    const Index gates = cell == Cell::lstm ? 4 : gru || lstm ? 3 : 1, saved = gru ? 4 : lstm ? gates : 0;
+    const Index B = batch.rows().batch, N = batch.offsets.back();
     Case<T> c;
     c.name = "recurrence " + std::to_string(static_cast<int>(cell)) + (split == Split::rows ? " rows" : " units");
     c.given(N * (D ? D : gates * H));
@@ -92,7 +92,7 @@ Case<T> recurrence(Cell cell, Split split, int threads, const Batch& batch, long
     c.made(N * H);
     c.made(B * H);
     c.made(lstm ? B * H : 0);
-    const long pitch = D ? H : H + 7;
+    const Index pitch = D ? H : H + 7;
     c.kept = {Array<T>(N * saved * pitch), Array<T>(lstm ? N * H : 0)};
     const auto describe = [=](Case<T>& own, Recurrence<T>& p) {
         p = {cell, split, threads, batch.rows(), D ? D : gates * H, H, D ? own.input(0) : nullptr, own.input(1), own.input(2),
@@ -128,9 +128,9 @@ Case<T> recurrence(Cell cell, Split split, int threads, const Batch& batch, long
 }
 
 // D features, or none for a ready product, W x.
-template <class T> Case<T> adaptive(int threads, const Batch& batch, long D, long C) {
-    constexpr long interval = 4;
-    const long B = batch.rows().batch, N = batch.offsets.back();
+template <class T> Case<T> adaptive(int threads, const Batch& batch, Index D, Index C) {
+    constexpr Index interval = 4;
+    const Index B = batch.rows().batch, N = batch.offsets.back();
     Case<T> c;
     c.name = D ? "adaptive, product made" : "adaptive, product ready";
     c.given(N * (D ? D : C), !D);
@@ -139,7 +139,7 @@ template <class T> Case<T> adaptive(int threads, const Batch& batch, long D, lon
     for (int k = 0; k < 4; k++) c.given(C, true, 0.2, 0.8);
     c.given(B * C);
     c.given(B * C, true, 0.5, 1.0);
-    for (const long count : {N, B, B}) c.made(count * C);
+    for (const Index count : {N, B, B}) c.made(count * C);
     const size_t states = (batch.sizes.size() + interval - 1) / interval * B * C;
     c.kept = {Array<T>(states), Array<T>(states)};
     const auto describe = [=](Case<T>& own, Adaptive<T>& p) {
@@ -177,8 +177,8 @@ template <class T> Case<T> adaptive(int threads, const Batch& batch, long D, lon
     return c;
 }
 
-template <class T> Case<T> linear(int threads, const Batch& batch, long D) {
-    const long B = batch.rows().batch, N = batch.offsets.back();
+template <class T> Case<T> linear(int threads, const Batch& batch, Index D) {
+    const Index B = batch.rows().batch, N = batch.offsets.back();
     const std::vector<double> decay = draw<double>(batch.sizes.size(), 0.0, 1.0);
     Case<T> c;
     c.name = "linear";
@@ -217,7 +217,7 @@ template <class T> std::vector<Case<T>> cases() {
         }
     // Large enough for the pool.
     all.push_back(recurrence<T>(Cell::lstm, Split::units, 2, Batch({3, 3}), 2, 300));
-    for (const long D : {0, 1, 5}) {
+    for (const Index D : {0, 1, 5}) {
         all.push_back(adaptive<T>(3, dense, D, 70));
         all.push_back(adaptive<T>(2, packed, D, 19));
     }

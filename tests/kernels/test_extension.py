@@ -75,7 +75,7 @@ def test_without_the_module_it_says_why_and_how_to_get_it(absent):
     assert loader.extension() is None
     text = loader.missing()
     assert "were not built when momentumrnn was installed" in text
-    for part in ("C++17 compiler", "g++", "xcode-select --install", "pip install --force-reinstall"):
+    for part in ("GCC or Clang", "g++", "xcode-select --install", "pip install --force-reinstall"):
         assert part in text
 
 

@@ -94,8 +94,8 @@ def _import() -> tuple[ModuleType | None, str | None]:
             raise
         return None, (
             "the C++ kernels were not built when momentumrnn was installed, so slower code runs in their "
-            "place; install a C++17 compiler (Debian: apt install g++ python3-dev; macOS: xcode-select "
-            f"--install) and {_REINSTALL}"
+            "place; install GCC or Clang (Debian: apt install g++ python3-dev; macOS: xcode-select "
+            f"--install; Windows: clang-cl) and {_REINSTALL}"
         )
     except ImportError as error:
         return None, (

@@ -17,33 +17,33 @@
 
 namespace momentumrnn::MOMENTUMRNN_ISA {
 
-template <class T> constexpr long line = 64 / sizeof(T);
-template <class T> INLINE long whole_lines(long count) { return (count + line<T> - 1) / line<T> * line<T>; }
+template <class T> constexpr Index line = 64 / sizeof(T);
+template <class T> INLINE Index whole_lines(Index count) { return (count + line<T> - 1) / line<T> * line<T>; }
 
 // Not the standard library's: a template that two instruction sets share is compiled for one of them.
-template <class T> INLINE void copy(const T* from, long count, T* to) {
+template <class T> INLINE void copy(const T* from, Index count, T* to) {
     if (count > 0) std::memcpy(to, from, static_cast<size_t>(count) * sizeof(T));
 }
 
-template <class T> INLINE void clear(T* to, long count) {
+template <class T> INLINE void clear(T* to, Index count) {
     if (count > 0) std::memset(to, 0, static_cast<size_t>(count) * sizeof(T));
 }
 
-template <class T> INLINE void copy_or_clear(const T* from, long first, long count, T* to) {
+template <class T> INLINE void copy_or_clear(const T* from, Index first, Index count, T* to) {
     from ? copy(from + first, count, to) : clear(to, count);
 }
 
 // Elements first … first + length of the row, with scratch memory for whoever works on them.
 template <class T> struct Block {
     const Adaptive<T>& q;
-    long first, length;
+    Index first, length;
     T* scratch;
 
     // One cache line more than is needed: arrays at equal distances of a power of two would throw each
     // other out of the cache.
-    static long pitch(long length) { return whole_lines<T>(length) + line<T>; }
+    static Index pitch(Index length) { return whole_lines<T>(length) + line<T>; }
 
-    T* take(long arrays = 1) {
+    T* take(Index arrays = 1) {
         T* const taken = scratch;
         scratch += arrays * pitch(length);
         clear(taken, arrays * pitch(length));
@@ -53,8 +53,8 @@ template <class T> struct Block {
     // What each channel has, or zero, for the elements one after the other.
     const T* spread(const T* from) {
         T* const to = take();
-        for (long i = 0, run; from && i < length; i += run) {
-            const long channel = (first + i) % q.channels;
+        for (Index i = 0, run; from && i < length; i += run) {
+            const Index channel = (first + i) % q.channels;
             run = std::min(length - i, q.channels - channel);
             copy(from + channel, run, to + i);
         }
@@ -62,44 +62,44 @@ template <class T> struct Block {
     }
 
     // How many of the elements belong to sequences that run at step t: always the first ones.
-    long running(long t) const {
-        return std::min(length, std::max(0L, q.rows.running(t) * q.channels - first));
+    Index running(Index t) const {
+        return std::min(length, std::max<Index>(0, q.rows.running(t) * q.channels - first));
     }
     // How many of the steps from t on, `most` at most, have any of them running.
-    long steps(long t, long most) const {
-        long count = 0;
+    Index steps(Index t, Index most) const {
+        Index count = 0;
         while (count < most && running(t + count) > 0) count++;
         return count;
     }
-    long place(long t) const { return q.rows.first(t) * q.channels + first; }
+    Index place(Index t) const { return q.rows.first(t) * q.channels + first; }
 };
 
 // As many threads as are worth waking: one costs as much as this many elements.
-template <class T> INLINE int sharers(const Adaptive<T>& q, long work, long most) {
-    constexpr long worthwhile = 16384;
-    return static_cast<int>(std::min<long>(q.threads, std::min(most, 1 + work / worthwhile)));
+template <class T> INLINE int sharers(const Adaptive<T>& q, Index work, Index most) {
+    constexpr Index worthwhile = 16384;
+    return static_cast<int>(std::min<Index>(q.threads, std::min(most, 1 + work / worthwhile)));
 }
 
 // Runs body on every block. A block wants `arrays` arrays of its length and `words` more of scratch memory.
-template <class T, class Body> void for_blocks(const Adaptive<T>& q, long arrays, long words, const Body& body) {
+template <class T, class Body> void for_blocks(const Adaptive<T>& q, Index arrays, Index words, const Body& body) {
     // A short row is cut too, for the sake of the other threads.
-    constexpr long shortest = 256, longest = 4096 / sizeof(T);
+    constexpr Index shortest = 256, longest = 4096 / sizeof(T);
     // A panel of two vectors, of whatever width, lies within one block.
-    constexpr long unit = 2 * line<T>;
-    const long elements = q.rows.batch * q.channels, span = q.x ? q.channels : elements;
-    const long most = std::min(longest, std::max(shortest, elements / 16));
-    const long pieces = (span + most - 1) / most;
-    const long size = ((span + pieces - 1) / pieces + unit - 1) / unit * unit;
-    const long cuts = (span + size - 1) / size, blocks = elements / span * cuts;
+    constexpr Index unit = 2 * line<T>;
+    const Index elements = q.rows.batch * q.channels, span = q.x ? q.channels : elements;
+    const Index most = std::min(longest, std::max(shortest, elements / 16));
+    const Index pieces = (span + most - 1) / most;
+    const Index size = ((span + pieces - 1) / pieces + unit - 1) / unit * unit;
+    const Index cuts = (span + size - 1) / size, blocks = elements / span * cuts;
     const int parts = sharers(q, q.rows.total() * q.channels, blocks);
-    const long each = arrays * Block<T>::pitch(size) + words;
+    const Index each = arrays * Block<T>::pitch(size) + words;
     const Buffer<T> scratch(static_cast<size_t>(parts * each));
     // In a packed batch the first blocks run longest; whoever is free takes the next.
-    std::atomic<long> next{0};
+    std::atomic<Index> next{0};
     parallel(parts, [&](int part) {
         const FlushDenormals flush;
-        for (long i; (i = next.fetch_add(1, std::memory_order_relaxed)) < blocks;) {
-            const long at = i % cuts * size;
+        for (Index i; (i = next.fetch_add(1, std::memory_order_relaxed)) < blocks;) {
+            const Index at = i % cuts * size;
             body(Block<T>{q, i / cuts * span + at, std::min(size, span - at), scratch + part * each});
         }
     });
@@ -123,7 +123,7 @@ template <class T> struct State {
 // a run of reads or writes, but not the jump to the next run.
 template <class T> struct Place {
     T* at;
-    long ahead;
+    Index ahead;
 };
 
 }  // namespace momentumrnn::MOMENTUMRNN_ISA

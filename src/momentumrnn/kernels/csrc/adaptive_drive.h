@@ -16,16 +16,16 @@ template <class T> struct StoredDrive {
     const T* at;
 };
 
-template <class T> INLINE Vector<T> load_drive(const StoredDrive<T>& a, long i) { return load<T>(a.at + i); }
+template <class T> INLINE Vector<T> load_drive(const StoredDrive<T>& a, Index i) { return load<T>(a.at + i); }
 
 // … from the product of all steps …
 template <class T> struct ReadyDrive {
     Place<const T> product;
-    long count;
+    Index count;
     const T* bias;
 };
 
-template <class T> INLINE Vector<T> load_drive(const ReadyDrive<T>& a, long i) {
+template <class T> INLINE Vector<T> load_drive(const ReadyDrive<T>& a, Index i) {
     prefetch(a.product.at + a.product.ahead + i);
     return load<T>(a.product.at + i, a.count - i) + load<T>(a.bias + i);
 }
@@ -36,22 +36,22 @@ template <class T> struct SingleDrive {
     const T *weight, *bias;
 };
 
-template <class T> INLINE Vector<T> load_drive(const SingleDrive<T>& a, long i) {
+template <class T> INLINE Vector<T> load_drive(const SingleDrive<T>& a, Index i) {
     return splat<T>(a.x) * load<T>(a.weight + i) + load<T>(a.bias + i);
 }
 
 template <class T> class ReadyDrives {
 public:
-    static constexpr long arrays = 1;
+    static constexpr Index arrays = 1;
 
     explicit ReadyDrives(Block<T>& block) : block_(block), bias_(block.spread(block.q.bias)) {}
 
-    void make(long, long) const {}
-    ReadyDrive<T> at(long t, long ahead) const {
+    void make(Index, Index) const {}
+    ReadyDrive<T> at(Index t, Index ahead) const {
         return {{block_.q.product + block_.place(t), ahead}, block_.running(t), bias_};
     }
-    Place<T> gradient(long, Place<T> wanted) const { return wanted; }
-    void collect(long, long, T*, T*) const {}
+    Place<T> gradient(Index, Place<T> wanted) const { return wanted; }
+    void collect(Index, Index, T*, T*) const {}
 
 private:
     const Block<T>& block_;
@@ -60,17 +60,17 @@ private:
 
 template <class T> class SingleDrives {
 public:
-    static constexpr long arrays = 2;
+    static constexpr Index arrays = 2;
 
     explicit SingleDrives(Block<T>& block)
         : block_(block), weight_(block.spread(block.q.weight)), bias_(block.spread(block.q.bias)) {}
 
-    void make(long, long) const {}
-    SingleDrive<T> at(long t, long) const {
+    void make(Index, Index) const {}
+    SingleDrive<T> at(Index t, Index) const {
         return {block_.q.x[block_.q.rows.first(t) + block_.first / block_.q.channels], weight_, bias_};
     }
-    Place<T> gradient(long, Place<T> wanted) const { return wanted; }
-    void collect(long, long, T*, T*) const {}
+    Place<T> gradient(Index, Place<T> wanted) const { return wanted; }
+    void collect(Index, Index, T*, T*) const {}
 
 private:
     const Block<T>& block_;
@@ -83,8 +83,8 @@ public:
     explicit DrivePanels(const Adaptive<T>& q)
         : depth(q.features + 1), data_(static_cast<size_t>((q.channels + width) * depth)) {
         const ColumnBlocks<T> blocks{q.channels};
-        for (long i = 0; i < blocks.count(); i++) {
-            const long channel = i * width, count = blocks.columns_in(i), columns = blocks.vectors(i) * blocks.lanes;
+        for (Index i = 0; i < blocks.count(); i++) {
+            const Index channel = i * width, count = blocks.columns_in(i), columns = blocks.vectors(i) * blocks.lanes;
             T* const to = data_ + channel * depth;
             transpose_into(q.weight + channel * q.features, q.features, count, q.features, to, columns, columns);
             clear(to + q.features * columns, columns);
@@ -92,37 +92,37 @@ public:
         }
     }
 
-    const T* at(long channel) const { return data_ + channel * depth; }
+    const T* at(Index channel) const { return data_ + channel * depth; }
 
-    const long depth;
+    const Index depth;
 
 private:
-    static constexpr long width = ColumnBlocks<T>::width;
+    static constexpr Index width = ColumnBlocks<T>::width;
     Buffer<T> data_;
 };
 
 template <class T> class MadeDrives {
 public:
     // For `most` steps at once.
-    MadeDrives(Block<T>& block, const DrivePanels<T>& panels, long most)
+    MadeDrives(Block<T>& block, const DrivePanels<T>& panels, Index most)
         : block_(block), panels_(panels), pitch_(block.pitch(block.length)), drive_(block.take(most)),
           x_(block.scratch) {
         block.scratch += words(panels.depth, most);
     }
 
-    static long words(long depth, long most) { return whole_lines<T>(most * depth); }
+    static Index words(Index depth, Index most) { return whole_lines<T>(most * depth); }
 
-    void make(long t, long steps) {
+    void make(Index t, Index steps) {
         const Adaptive<T>& q = block_.q;
-        const long sequence = block_.first / q.channels, channel = block_.first % q.channels, depth = panels_.depth;
+        const Index sequence = block_.first / q.channels, channel = block_.first % q.channels, depth = panels_.depth;
         first_ = t;
-        for (long k = 0; k < steps; k++) {
+        for (Index k = 0; k < steps; k++) {
             const T* x = q.x + (q.rows.first(t + k) + sequence) * q.features;
-            for (long d = 0; d < q.features; d++) x_[k * depth + d] = x[d];
+            for (Index d = 0; d < q.features; d++) x_[k * depth + d] = x[d];
             x_[k * depth + q.features] = T(1);
         }
         const ColumnBlocks<T> blocks{block_.length};
-        for (long i = 0; i < blocks.count(); i++) {
+        for (Index i = 0; i < blocks.count(); i++) {
             Tile<T> tile{};
             tile.a = x_;
             tile.lda = tile.k = depth;
@@ -135,25 +135,25 @@ public:
         }
     }
 
-    StoredDrive<T> at(long t, long) const { return {drive_ + (t - first_) * pitch_}; }
-    Place<T> gradient(long t, Place<T>) const { return {drive_ + (t - first_) * pitch_, 0}; }
+    StoredDrive<T> at(Index t, Index) const { return {drive_ + (t - first_) * pitch_}; }
+    Place<T> gradient(Index t, Place<T>) const { return {drive_ + (t - first_) * pitch_, 0}; }
 
     // Adds the gradients that stand in the drive's place to W's, turned round, and b's; and copies them.
-    void collect(long t, long steps, T* sums, T* wanted) const {
+    void collect(Index t, Index steps, T* sums, T* wanted) const {
         const ColumnBlocks<T> blocks{block_.length};
-        for (long i = 0; sums && i < blocks.count(); i++)
+        for (Index i = 0; sums && i < blocks.count(); i++)
             outer_product<T>(panels_.depth, blocks.vectors(i), x_, panels_.depth, drive_ + i * blocks.width, pitch_,
                              steps, sums + i * blocks.width, pitch_, blocks.width);
-        for (long k = 0; wanted && k < steps; k++)
+        for (Index k = 0; wanted && k < steps; k++)
             copy(drive_ + k * pitch_, block_.length, wanted + block_.place(t + k));
     }
 
 private:
     const Block<T>& block_;
     const DrivePanels<T>& panels_;
-    const long pitch_;
+    const Index pitch_;
     T *drive_, *x_;
-    long first_ = 0;
+    Index first_ = 0;
 };
 
 }  // namespace momentumrnn::MOMENTUMRNN_ISA

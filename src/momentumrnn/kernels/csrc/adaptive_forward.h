@@ -6,11 +6,11 @@
 namespace momentumrnn::MOMENTUMRNN_ISA {
 
 template <class T, bool output, class Drive>
-NOINLINE void forward_step(const Coefficients<T>& given, const Drive& drive, const Place<T> out, long count,
+NOINLINE void forward_step(const Coefficients<T>& given, const Drive& drive, const Place<T> out, Index count,
                            const State<T> from, const State<T> to, T floor) {
     const Coefficients<T> k = given;
     const Drive source = drive;
-    for (long i = 0; i < count; i += Simd<T>::lanes) {
+    for (Index i = 0; i < count; i += Simd<T>::lanes) {
         const Vector<T> a = load_drive(source, i);
         const Vector<T> v = load<T>(k.momentum + i) * load<T>(from.v + i) + load<T>(k.step_size + i) * a;
         const Vector<T> m = load<T>(k.beta + i) * load<T>(from.m + i) + load<T>(k.rest + i) * (a * a);
@@ -24,7 +24,7 @@ NOINLINE void forward_step(const Coefficients<T>& given, const Drive& drive, con
 }
 
 // Steps whose drive is made at once: as many as the first cache holds.
-constexpr long steps_together = 8;
+constexpr Index steps_together = 8;
 
 template <class T, class Drives>
 void forward_block(const AdaptiveForward<T>& q, Block<T>& block, Drives drives) {
@@ -33,26 +33,26 @@ void forward_block(const AdaptiveForward<T>& q, Block<T>& block, Drives drives) 
     const State<T> state{block.take(), block.take()};
     copy_or_clear(q.v_0, block.first, block.length, state.v);
     copy_or_clear(q.m_0, block.first, block.length, state.m);
-    for (long t = 0, before = block.length; before > 0; t++) {
-        const long count = block.running(t);
+    for (Index t = 0, before = block.length; before > 0; t++) {
+        const Index count = block.running(t);
         copy(state.v + count, before - count, q.v_n + block.first + count);
         copy(state.m + count, before - count, q.m_n + block.first + count);
         before = count;
         if (count == 0) break;
         if (q.v_saved && t % q.interval == 0) {
-            const long saved = t / q.interval * q.rows.batch * q.channels + block.first;
+            const Index saved = t / q.interval * q.rows.batch * q.channels + block.first;
             copy(state.v, count, q.v_saved + saved);
             copy(state.m, count, q.m_saved + saved);
         }
         if (t % steps_together == 0) drives.make(t, block.steps(t, steps_together));
-        const long at = block.place(t);
-        const long ahead = block.running(t + 1) > 0 ? block.place(t + 1) - at : 0;
+        const Index at = block.place(t);
+        const Index ahead = block.running(t + 1) > 0 ? block.place(t + 1) - at : 0;
         forward_step<T, true>(k, drives.at(t, ahead), {q.output + at, ahead}, count, state, state, floor);
     }
 }
 
 template <class T> void adaptive_forward(const AdaptiveForward<T>& q) {
-    constexpr long arrays = Coefficients<T>::count + 2;
+    constexpr Index arrays = Coefficients<T>::count + 2;
     if (!q.x) {
         for_blocks(q, arrays + ReadyDrives<T>::arrays, 0,
                    [&](Block<T> block) { forward_block(q, block, ReadyDrives<T>(block)); });

@@ -23,8 +23,8 @@ public:
 
     void run() {
         parallel(p_.threads, [&](int part) {
-            for (long b = part; b < blocks_.count(); b += p_.threads) to_hidden_.pack(b);
-            for (long b = part; b < to_features_.blocks().count(); b += p_.threads) to_features_.pack(b);
+            for (Index b = part; b < blocks_.count(); b += p_.threads) to_hidden_.pack(b);
+            for (Index b = part; b < to_features_.blocks().count(); b += p_.threads) to_features_.pack(b);
         });
         if (p_.split == Split::rows) {
             parallel(p_.threads, [&](int part) {
@@ -40,7 +40,7 @@ public:
             const Share share = share_blocks(p_.rows, part, p_.threads, blocks_.count());
             collect<T, Cell>(scratch_, p_, share.block, share.block_end);
         });
-        for (long r = 0; r < p_.rows.batch; r++) {
+        for (Index r = 0; r < p_.rows.batch; r++) {
             std::copy(grad_h_ + r * stride_, grad_h_ + r * stride_ + p_.hidden, p_.grad_h_0 + r * p_.hidden);
             if constexpr (Cell::has_c)
                 std::copy(grad_c_ + r * stride_, grad_c_ + r * stride_ + p_.hidden, p_.grad_c_0 + r * p_.hidden);
@@ -49,19 +49,19 @@ public:
 
 private:
     using V = Vector<T>;
-    static constexpr long L = Simd<T>::lanes;
-    static constexpr long width = ColumnBlocks<T>::width;
+    static constexpr Index L = Simd<T>::lanes;
+    static constexpr Index width = ColumnBlocks<T>::width;
 
     void steps(const Share& share, const Member& me, Gradients<T, Cell>& scratch) {
         const FlushDenormals guard;
         scratch.clear(share);
-        for (long end = p_.rows.steps; end > 0;) {
-            const long begin = scratch.chunk_begin(end);
+        for (Index end = p_.rows.steps; end > 0;) {
+            const Index begin = scratch.chunk_begin(end);
             // Nobody may write over a chunk that another still multiplies.
             me.wait();
-            long k = 0;
-            for (long t = end - 1; t >= begin; t--) {
-                const long running = share.running(p_.rows, t);
+            Index k = 0;
+            for (Index t = end - 1; t >= begin; t--) {
+                const Index running = share.running(p_.rows, t);
                 cells(t, share, running, k, scratch);
                 scratch.keep_features(t, share, me, running, k);
                 me.wait();
@@ -75,18 +75,18 @@ private:
     }
 
     // dL/d(slots) of step t's rows, into the chunk's rows k and on.
-    void cells(long t, const Share& share, long running, long k, Gradients<T, Cell>& scratch) {
-        const long H = p_.hidden, P = p_.gates_pitch, first = p_.rows.first(t), next = p_.rows.running(t + 1);
-        const long vectors = std::min(blocks_.padded() / L, share.block_end * 2);
-        for (long i = 0; i < running; i++) {
-            const long r = share.row + i, row = first + r;
-            const long before = t ? p_.rows.first(t - 1) + r : 0;
+    void cells(Index t, const Share& share, Index running, Index k, Gradients<T, Cell>& scratch) {
+        const Index H = p_.hidden, P = p_.gates_pitch, first = p_.rows.first(t), next = p_.rows.running(t + 1);
+        const Index vectors = std::min(blocks_.padded() / L, share.block_end * 2);
+        for (Index i = 0; i < running; i++) {
+            const Index r = share.row + i, row = first + r;
+            const Index before = t ? p_.rows.first(t - 1) + r : 0;
             const T* h_before = t ? p_.output + before * H : p_.h_0 + r * H;
             const T* c_before = !Cell::has_c ? nullptr : t ? p_.cells + before * H : p_.c_0 + r * H;
             T* grad_h_at = grad_h_ + r * stride_;
             T* grad_c_at = Cell::has_c ? grad_c_ + r * stride_ : nullptr;
-            for (long v = share.block * 2; v < vectors; v++) {
-                const long unit = v * L, left = H - unit;
+            for (Index v = share.block * 2; v < vectors; v++) {
+                const Index unit = v * L, left = H - unit;
                 V grad_h, grad_c = V{};
                 if (r < next) {
                     grad_h = load<T>(grad_h_at + unit);
@@ -117,7 +117,7 @@ private:
                     for (int s = 0; s < Cell::saved; s++)
                         prefetch_later(p_.gates + (before * Cell::saved + s) * P + unit);
                     if (t > 1) {
-                        const long earlier = p_.rows.first(t - 2) + r;
+                        const Index earlier = p_.rows.first(t - 2) + r;
                         prefetch_later(p_.grad_output + earlier * H + unit);
                         prefetch_later(p_.output + earlier * H + unit);
                         if constexpr (Cell::has_c) prefetch_later(p_.cells + earlier * H + unit);
@@ -130,7 +130,7 @@ private:
     }
 
     // dL/dh before the step, and dL/dx.
-    void multiply(long t, const Share& share, const Member& me, long running, long k, const Gradients<T, Cell>& scratch) {
+    void multiply(Index t, const Share& share, const Member& me, Index running, Index k, const Gradients<T, Cell>& scratch) {
         if (!running) return;
         Tile<T> q{};
         q.a = q.a2 = scratch.slots(k);
@@ -145,8 +145,8 @@ private:
             q.a2 = q.a + (Cell::slots - 1) * blocks_.padded();
         };
         slots(Cell::weight_hh_gate);
-        for (long i = share.block; i < share.block_end; i++) {
-            const long block = t & 1 ? share.block + share.block_end - 1 - i : i;
+        for (Index i = share.block; i < share.block_end; i++) {
+            const Index block = t & 1 ? share.block + share.block_end - 1 - i : i;
             q.panel = to_hidden_.panel(block);
             q.start = q.c = grad_h_ + share.row * stride_ + block * width;
             q.start_ld = q.ldc = stride_;
@@ -156,7 +156,7 @@ private:
         if (!p_.grad_x) return;
         slots(Cell::weight_ih_gate);
         const ColumnBlocks<T>& features = to_features_.blocks();
-        for (long block = me.id; block < features.count(); block += me.members) {
+        for (Index block = me.id; block < features.count(); block += me.members) {
             q.panel = to_features_.panel(block);
             q.start = nullptr;
             q.c = p_.grad_x + (p_.rows.first(t) + share.row) * p_.features + block * width;
@@ -169,7 +169,7 @@ private:
     const Backward<T>& p_;
     ColumnBlocks<T> blocks_;
     BackwardWeights<T, Cell> to_hidden_, to_features_;
-    long stride_;
+    Index stride_;
     Buffer<T> grad_h_, grad_c_;
     std::vector<Share> shares_;
     std::vector<std::unique_ptr<Gradients<T, Cell>>> scratch_;

@@ -17,21 +17,21 @@ public:
 
     void run() {
         parallel(p_.threads, [&](int part) {
-            for (long b = part; b < blocks_.count(); b += p_.threads) weights_.pack(b);
-            for (long r = part; r < p_.rows.batch; r += p_.threads) start(r);
+            for (Index b = part; b < blocks_.count(); b += p_.threads) weights_.pack(b);
+            for (Index r = part; r < p_.rows.batch; r += p_.threads) start(r);
         });
         if (p_.split == Split::rows) {
             const std::vector<Share> shares = share_rows(p_.rows, p_.threads, blocks_.count());
             parallel(p_.threads, [&](int part) {
                 const FlushDenormals guard;
-                for (long t = 0; t < p_.rows.steps; t++) step(t, shares[part], sums_ + part * sums_size);
+                for (Index t = 0; t < p_.rows.steps; t++) step(t, shares[part], sums_ + part * sums_size);
                 end_streaming();
             });
         } else {
             team(p_.threads, [&](const Member& me) {
                 const FlushDenormals guard;
                 const Share share = share_blocks(p_.rows, me.id, me.members, blocks_.count());
-                for (long t = 0; t < p_.rows.steps; t++) {
+                for (Index t = 0; t < p_.rows.steps; t++) {
                     step(t, share, sums_ + me.id * sums_size);
                     me.wait();
                 }
@@ -43,55 +43,55 @@ public:
 
 private:
     using V = Vector<T>;
-    static constexpr long L = Simd<T>::lanes;
-    static constexpr long width = ColumnBlocks<T>::width;
+    static constexpr Index L = Simd<T>::lanes;
+    static constexpr Index width = ColumnBlocks<T>::width;
     // Rows whose h and sums stay in the first cache while the panels pass by.
-    static constexpr long group = 24;
-    static constexpr long sums_size = group * Cell::slots * width;
+    static constexpr Index group = 24;
+    static constexpr Index sums_size = group * Cell::slots * width;
     // Panels that the second cache holds are read again for each group of rows; larger ones once a step.
     static constexpr size_t held_in_cache = size_t(3) << 18;
     // What the backward pass may still find in a cache.
     static constexpr size_t left_in_cache = size_t(4) << 20;
 
-    bool can_stream(const T* array, long pitch) const {
+    bool can_stream(const T* array, Index pitch) const {
         const size_t bytes = static_cast<size_t>(p_.rows.total() * p_.hidden * (Cell::saved + 1)) * sizeof(T);
         return bytes > left_in_cache && pitch % L == 0 && reinterpret_cast<uintptr_t>(array) % vector_bytes == 0;
     }
 
-    T* state(long t) const { return state_ + (t & 1) * p_.rows.batch * stride_; }
+    T* state(Index t) const { return state_ + (t & 1) * p_.rows.batch * stride_; }
 
-    void start(long r) {
+    void start(Index r) {
         T* h = state(0) + r * stride_;
         std::copy(p_.h_0 + r * p_.hidden, p_.h_0 + (r + 1) * p_.hidden, h);
         if constexpr (Cell::has_c) std::copy(p_.c_0 + r * p_.hidden, p_.c_0 + (r + 1) * p_.hidden, p_.c_n + r * p_.hidden);
     }
 
-    void step(long t, const Share& share, T* sums) {
-        const long running = share.running(p_.rows, t);
-        const long groups = (running + group - 1) / group;
+    void step(Index t, const Share& share, T* sums) {
+        const Index running = share.running(p_.rows, t);
+        const Index groups = (running + group - 1) / group;
         // To and fro, so that a step begins with the panels that the last one left in the cache.
-        const auto block_at = [&](long i) { return t & 1 ? share.block_end - 1 - i : share.block + i; };
-        const long blocks = share.block_end - share.block;
-        const auto run = [&](long g, long i) {
-            const long r0 = share.row + running * g / groups, r1 = share.row + running * (g + 1) / groups;
+        const auto block_at = [&](Index i) { return t & 1 ? share.block_end - 1 - i : share.block + i; };
+        const Index blocks = share.block_end - share.block;
+        const auto run = [&](Index g, Index i) {
+            const Index r0 = share.row + running * g / groups, r1 = share.row + running * (g + 1) / groups;
             multiply_block(t, r0, r1 - r0, block_at(i), sums);
             activate<0>(r1 - r0, sums);
             cell_block(t, r0, r1 - r0, block_at(i), sums);
         };
         if (weights_.bytes() <= held_in_cache) {
-            for (long g = 0; g < groups; g++)
-                for (long i = 0; i < blocks; i++) run(g, i);
+            for (Index g = 0; g < groups; g++)
+                for (Index i = 0; i < blocks; i++) run(g, i);
         } else {
-            for (long i = 0; i < blocks; i++)
-                for (long g = 0; g < groups; g++) run(g, i);
+            for (Index i = 0; i < blocks; i++)
+                for (Index g = 0; g < groups; g++) run(g, i);
         }
     }
 
     // A single row, of a cell whose slots are its gates: all of them in one pass, so that there are enough sums to
     // keep the arithmetic busy.
-    NOINLINE_MEMBER void multiply_row(long t, long r, long block, T* sums) {
+    NOINLINE_MEMBER void multiply_row(Index t, Index r, Index block, T* sums) {
         constexpr int S = Cell::slots;
-        const long row = p_.rows.first(t) + r;
+        const Index row = p_.rows.first(t) + r;
         const T* panel[S];
         V sum[S][2];
         for (int s = 0; s < S; s++) {
@@ -103,8 +103,8 @@ private:
                 if (ready) sum[s][v] += load<T>(ready + v * L, blocks_.columns_in(block) - v * L);
             }
         }
-        const auto add = [&](const T* a, long k) {
-            for (long i = 0; i < k; i++) {
+        const auto add = [&](const T* a, Index k) {
+            for (Index i = 0; i < k; i++) {
                 const V x = splat(a[i]);
                 UNROLL
                 for (int s = 0; s < S; s++)
@@ -120,10 +120,10 @@ private:
             for (int v = 0; v < 2; v++) store<T>(sums + s * group * width + v * L, sum[s][v]);
     }
 
-    void multiply_block(long t, long r0, long rows, long block, T* sums) {
+    void multiply_block(Index t, Index r0, Index rows, Index block, T* sums) {
         if constexpr (Cell::gates == Cell::slots && Cell::slots > 1)
             if (rows == 1 && blocks_.vectors(block) == 2) return multiply_row(t, r0, block, sums);
-        const long row = p_.rows.first(t) + r0, columns = Cell::gates * p_.hidden;
+        const Index row = p_.rows.first(t) + r0, columns = Cell::gates * p_.hidden;
         for (int s = 0; s < Cell::slots; s++) {
             const T* h = state(t) + r0 * stride_;
             Tile<T> q{};
@@ -142,7 +142,7 @@ private:
             }
             q.bias = weights_.bias(block, s);
             if (q.start && t + 1 < p_.rows.steps)
-                for (long r = 0; r < rows; r++)
+                for (Index r = 0; r < rows; r++)
                     for (int v = 0; v < 2; v++) prefetch_later(q.start + (p_.rows.running(t) + r) * columns + v * L);
             q.c = sums + s * group * width;
             q.ldc = width;
@@ -152,7 +152,7 @@ private:
     }
 
     // Slot by slot, so that long chains of dependent instructions run beside each other.
-    template <int slot> static void activate(long rows, T* sums) {
+    template <int slot> static void activate(Index rows, T* sums) {
         if constexpr (slot < Cell::slots) {
             if constexpr (Cell::activates[slot])
                 for (T* at = sums + slot * group * width; at < sums + (slot * group + rows) * width; at += L)
@@ -161,15 +161,15 @@ private:
         }
     }
 
-    void cell_block(long t, long r0, long rows, long block, const T* sums) {
+    void cell_block(Index t, Index r0, Index rows, Index block, const T* sums) {
         if (blocks_.columns_in(block) == width) cell_rows<true>(t, r0, rows, block, sums);
         else cell_rows<false>(t, r0, rows, block, sums);
     }
 
-    template <bool whole> NOINLINE_MEMBER void cell_rows(long t, long r0, long rows, long block, const T* sums) {
-        const long H = p_.hidden, P = p_.gates_pitch, unit = block * width, columns = blocks_.columns_in(block);
+    template <bool whole> NOINLINE_MEMBER void cell_rows(Index t, Index r0, Index rows, Index block, const T* sums) {
+        const Index H = p_.hidden, P = p_.gates_pitch, unit = block * width, columns = blocks_.columns_in(block);
         const int vectors = whole ? 2 : blocks_.vectors(block);
-        const long row = p_.rows.first(t) + r0;
+        const Index row = p_.rows.first(t) + r0;
         const bool keeps = p_.gates || p_.cells;
         const T* h_before = state(t) + r0 * stride_ + unit;
         T* h_after = state(t + 1) + r0 * stride_ + unit;
@@ -177,10 +177,10 @@ private:
         T* c_at = Cell::has_c ? p_.c_n + r0 * H + unit : nullptr;
         T* gates = Cell::saved && keeps ? p_.gates + row * Cell::saved * P + unit : nullptr;
         T* cells = Cell::has_c && keeps ? p_.cells + row * H + unit : nullptr;
-        for (long r = 0; r < rows; r++) {
+        for (Index r = 0; r < rows; r++) {
             UNROLL
             for (int v = 0; v < vectors; v++) {
-                const long at = v * L, left = columns - at;
+                const Index at = v * L, left = columns - at;
                 V sum[Cell::slots], keep[Cell::saved + 1], h, c = V{}, before = V{}, modrelu_bias = V{};
                 UNROLL
                 for (int s = 0; s < Cell::slots; s++) sum[s] = load<T>(sums + (s * group + r) * width + at);
@@ -214,8 +214,8 @@ private:
     }
 
     void finish() {
-        const long H = p_.hidden;
-        for (long r = 0, t = p_.rows.steps - 1; r < p_.rows.batch; r++) {
+        const Index H = p_.hidden;
+        for (Index r = 0, t = p_.rows.steps - 1; r < p_.rows.batch; r++) {
             while (p_.rows.running(t) <= r) t--;
             const T* last = p_.output + (p_.rows.first(t) + r) * H;
             std::copy(last, last + H, p_.h_n + r * H);
@@ -225,7 +225,7 @@ private:
     const Forward<T>& p_;
     ColumnBlocks<T> blocks_;
     ForwardWeights<T, Cell> weights_;
-    long stride_;
+    Index stride_;
     Buffer<T> state_, sums_;
     bool streams_gates_, streams_cells_;
 };

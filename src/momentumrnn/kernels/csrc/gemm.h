@@ -11,24 +11,24 @@ namespace momentumrnn::MOMENTUMRNN_ISA {
 // One register tile's work: c = start + bias + a * panel (+ a2 * panel2), rows x (vectors * lanes).
 template <class T> struct Tile {
     const T* a;         // (rows, k), rows lda apart
-    long lda, k;
+    Index lda, k;
     const T* panel;     // (k + k2, vectors * lanes), contiguous: the second product's part behind the first's
     const T* a2;        // (rows, k2), rows lda2 apart; unused where k2 is 0
-    long lda2, k2;
+    Index lda2, k2;
     const T* start;     // (rows, columns), rows start_ld apart, or null for zero
-    long start_ld;
+    Index start_ld;
     const T* bias;      // (vectors * lanes), or null for zero
     T* c;               // (rows, columns), rows ldc apart; may be start
-    long ldc;
-    long columns;       // how many of the tile's columns exist in start and c
+    Index ldc;
+    Index columns;      // how many of the tile's columns exist in start and c
 };
 
 template <class T, int R, int N>
-INLINE void multiply(const T* a, long lda, const T* panel, long k, Vector<T> (&sum)[R][N]) {
-    constexpr long L = Simd<T>::lanes;
+INLINE void multiply(const T* a, Index lda, const T* panel, Index k, Vector<T> (&sum)[R][N]) {
+    constexpr Index L = Simd<T>::lanes;
     // Few accumulators would wait for each other; several sets of them over k do not.
     constexpr int sets = R * N <= 4 ? 4 : R * N <= 8 ? 2 : 1;
-    long i = 0;
+    Index i = 0;
     if constexpr (sets > 1) {
         Vector<T> part[sets][R][N];
         for (int s = 0; s < sets; s++)
@@ -71,7 +71,7 @@ INLINE void multiply(const T* a, long lda, const T* panel, long k, Vector<T> (&s
 }
 
 template <class T, int R, int N> NOINLINE void run_tile(const Tile<T>& q) {
-    constexpr long L = Simd<T>::lanes;
+    constexpr Index L = Simd<T>::lanes;
     Vector<T> sum[R][N];
     UNROLL
     for (int r = 0; r < R; r++)
@@ -88,7 +88,7 @@ template <class T, int R, int N> NOINLINE void run_tile(const Tile<T>& q) {
         for (int n = 0; n < N; n++) store<T>(q.c + r * q.ldc + n * L, sum[r][n], q.columns - n * L);
 }
 
-template <class T, int R> INLINE void choose_rows(long rows, int vectors, const Tile<T>& q) {
+template <class T, int R> INLINE void choose_rows(Index rows, int vectors, const Tile<T>& q) {
     if constexpr (R > 0) {
         if (rows == R) vectors == 2 ? run_tile<T, R, 2>(q) : run_tile<T, R, 1>(q);
         else choose_rows<T, R - 1>(rows, vectors, q);
@@ -96,10 +96,10 @@ template <class T, int R> INLINE void choose_rows(long rows, int vectors, const 
 }
 
 // Any number of rows, cut into tiles as equal as can be.
-template <class T> INLINE void product(long rows, int vectors, const Tile<T>& all) {
-    const long tiles = (rows + tile_rows - 1) / tile_rows;
-    for (long i = 0; i < tiles; i++) {
-        const long r0 = rows * i / tiles, r1 = rows * (i + 1) / tiles;
+template <class T> INLINE void product(Index rows, int vectors, const Tile<T>& all) {
+    const Index tiles = (rows + tile_rows - 1) / tile_rows;
+    for (Index i = 0; i < tiles; i++) {
+        const Index r0 = rows * i / tiles, r1 = rows * (i + 1) / tiles;
         Tile<T> q = all;
         q.a += r0 * q.lda;
         if (q.k2) q.a2 += r0 * q.lda2;
@@ -112,14 +112,14 @@ template <class T> INLINE void product(long rows, int vectors, const Tile<T>& al
 // c += aᵀ b over k rows, both operands as they lie: a (k, rows), b (k, vectors * lanes), of c's columns as many
 // as exist. The sums of one call are added to c at its end.
 template <class T, int R, int N>
-NOINLINE void run_outer(const T* a, long lda, const T* b, long ldb, long k, T* c, long ldc, long columns) {
-    constexpr long L = Simd<T>::lanes;
+NOINLINE void run_outer(const T* a, Index lda, const T* b, Index ldb, Index k, T* c, Index ldc, Index columns) {
+    constexpr Index L = Simd<T>::lanes;
     Vector<T> sum[R][N];
     UNROLL
     for (int r = 0; r < R; r++)
         UNROLL
         for (int n = 0; n < N; n++) sum[r][n] = Vector<T>{};
-    for (long i = 0; i < k; i++) {
+    for (Index i = 0; i < k; i++) {
         Vector<T> v[N];
         prefetch(a + (i + 8) * lda);
         UNROLL
@@ -142,8 +142,8 @@ NOINLINE void run_outer(const T* a, long lda, const T* b, long ldb, long k, T* c
 }
 
 template <class T, int R>
-INLINE void choose_outer(long rows, int vectors, const T* a, long lda, const T* b, long ldb, long k, T* c, long ldc,
-                         long columns) {
+INLINE void choose_outer(Index rows, int vectors, const T* a, Index lda, const T* b, Index ldb, Index k, T* c, Index ldc,
+                         Index columns) {
     if constexpr (R > 0) {
         if (rows != R) choose_outer<T, R - 1>(rows, vectors, a, lda, b, ldb, k, c, ldc, columns);
         else if (vectors == 2) run_outer<T, R, 2>(a, lda, b, ldb, k, c, ldc, columns);
@@ -152,11 +152,11 @@ INLINE void choose_outer(long rows, int vectors, const T* a, long lda, const T* 
 }
 
 template <class T>
-INLINE void outer_product(long rows, int vectors, const T* a, long lda, const T* b, long ldb, long k, T* c, long ldc,
-                          long columns) {
-    const long tiles = (rows + tile_rows - 1) / tile_rows;
-    for (long i = 0; i < tiles; i++) {
-        const long r0 = rows * i / tiles, r1 = rows * (i + 1) / tiles;
+INLINE void outer_product(Index rows, int vectors, const T* a, Index lda, const T* b, Index ldb, Index k, T* c, Index ldc,
+                          Index columns) {
+    const Index tiles = (rows + tile_rows - 1) / tile_rows;
+    for (Index i = 0; i < tiles; i++) {
+        const Index r0 = rows * i / tiles, r1 = rows * (i + 1) / tiles;
         choose_outer<T, tile_rows>(r1 - r0, vectors, a + r0, lda, b, ldb, k, c + r0 * ldc, ldc, columns);
     }
 }

@@ -25,27 +25,27 @@ public:
           feature_sums_(static_cast<size_t>(features_ * slots_stride_)),
           biases_(static_cast<size_t>(2 * (Cell::slots + 1) * padded_)) {}
 
-    const T* slots(long k) const { return slots_ + k * slots_stride_; }
-    long slots_stride() const { return slots_stride_; }
+    const T* slots(Index k) const { return slots_ + k * slots_stride_; }
+    Index slots_stride() const { return slots_stride_; }
 
     void clear(const Share& share) {
-        const long unit = share.block * width, units = std::min(share.block_end * width, padded_) - unit;
+        const Index unit = share.block * width, units = std::min(share.block_end * width, padded_) - unit;
         if (units <= 0) return;
         for (int gate = 0; hidden_sums_ && gate < Cell::gates; gate++)
             fill(hidden_row(gate, unit), (std::min(unit + units, p_.hidden) - unit) * sums_stride_);
         for (int s = 0; s < Cell::slots; s++)
-            for (long m = 0; m < features_; m++) fill(feature_sums_ + m * slots_stride_ + s * padded_ + unit, units);
+            for (Index m = 0; m < features_; m++) fill(feature_sums_ + m * slots_stride_ + s * padded_ + unit, units);
         for (int s = 0; s < 2 * (Cell::slots + 1); s++) fill(biases_ + s * padded_ + unit, units);
     }
 
     // The first step of the chunk that ends before step `end`: as many steps as have enough rows.
-    long chunk_begin(long end) const {
-        long rows = 0, t = end;
+    Index chunk_begin(Index end) const {
+        Index rows = 0, t = end;
         while (t > 0 && (rows == 0 || rows < chunk_rows())) rows += rows_.running(p_.rows, --t);
         return t;
     }
 
-    void keep(long k, long unit, const Vector<T>* grad, Vector<T> h_before) const {
+    void keep(Index k, Index unit, const Vector<T>* grad, Vector<T> h_before) const {
         T* to = slots_ + k * slots_stride_ + unit;
         for (int s = 0; s < Cell::slots; s++) {
             store<T>(to + s * padded_, grad[s]);
@@ -55,30 +55,30 @@ public:
         store<T>(hidden_ + k * hidden_stride_ + unit, h_before);
     }
 
-    void keep_modrelu(long unit, Vector<T> grad) const {
+    void keep_modrelu(Index unit, Vector<T> grad) const {
         T* bias = biases_ + Cell::slots * padded_ + unit;
         store<T>(bias, load<T>(bias) + grad);
     }
 
-    void keep_features(long t, const Share& share, const Member& me, long running, long k) const {
+    void keep_features(Index t, const Share& share, const Member& me, Index running, Index k) const {
         if (!features_) return;
-        for (long i = running * me.id / me.members; i < running * (me.id + 1) / me.members; i++) {
+        for (Index i = running * me.id / me.members; i < running * (me.id + 1) / me.members; i++) {
             const T* x = p_.x + (p_.rows.first(t) + share.row + i) * features_;
             std::copy(x, x + features_, kept_features_ + (k + i) * features_stride_);
         }
     }
 
     // Multiplies a chunk of `count` rows into the sums of the share's units.
-    void accumulate(const Share& share, long count) {
-        for (long k = 0; k < count; k += panel_rows) {
-            const long rows = std::min(panel_rows, count - k);
+    void accumulate(const Share& share, Index count) {
+        for (Index k = 0; k < count; k += panel_rows) {
+            const Index rows = std::min(panel_rows, count - k);
             if (p_.grad_weight_hh) add_hidden(share, k, rows);
             if (features_) add_features(share, k, rows);
         }
         // Sums of chunks, not of all rows one by one, for the sake of float32.
-        const long unit = share.block * width, end = std::min(share.block_end * width, padded_);
+        const Index unit = share.block * width, end = std::min(share.block_end * width, padded_);
         for (int s = 0; s <= Cell::slots; s++)
-            for (long u = unit; u < end; u += L) {
+            for (Index u = unit; u < end; u += L) {
                 T* chunk = biases_ + s * padded_ + u;
                 T* all = chunk + (Cell::slots + 1) * padded_;
                 store<T>(all, load<T>(all) + load<T>(chunk));
@@ -88,41 +88,41 @@ public:
 
     // Whether dL/dU is where it belongs already.
     bool in_place() const { return in_place_; }
-    T* hidden_row(int gate, long unit) const { return hidden_sums_ + (gate * p_.hidden + unit) * sums_stride_; }
-    T feature(long m, int slot, long unit) const { return feature_sums_[m * slots_stride_ + slot * padded_ + unit]; }
-    T bias(int slot, long unit) const { return biases_[(Cell::slots + 1 + slot) * padded_ + unit]; }
+    T* hidden_row(int gate, Index unit) const { return hidden_sums_ + (gate * p_.hidden + unit) * sums_stride_; }
+    T feature(Index m, int slot, Index unit) const { return feature_sums_[m * slots_stride_ + slot * padded_ + unit]; }
+    T bias(int slot, Index unit) const { return biases_[(Cell::slots + 1 + slot) * padded_ + unit]; }
 
 private:
-    static constexpr long L = Simd<T>::lanes;
-    static constexpr long width = ColumnBlocks<T>::width;
+    static constexpr Index L = Simd<T>::lanes;
+    static constexpr Index width = ColumnBlocks<T>::width;
     // The rows of a panel that the first cache holds while another matrix passes by …
-    static constexpr long panel_rows = 128;
+    static constexpr Index panel_rows = 128;
     // … and the columns of that one which the second cache holds while the panels do.
-    static constexpr long columns_held = 12 * 24;
+    static constexpr Index columns_held = 12 * 24;
 
-    long chunk_rows() const { return p_.hidden > 512 ? 512 : 256; }
-    size_t buffer(long stride) const {
+    Index chunk_rows() const { return p_.hidden > 512 ? 512 : 256; }
+    size_t buffer(Index stride) const {
         return static_cast<size_t>((std::min(chunk_rows(), p_.rows.total()) + rows_.row_end - rows_.row) * stride);
     }
     // Whether dL/dU is worth adding up where it belongs, which spares its memory a second time. Rows of whole or half
     // pages would lie in the same few places of the cache.
-    static bool is_large(long hidden) {
+    static bool is_large(Index hidden) {
         const size_t row = static_cast<size_t>(hidden) * sizeof(T);
         return row * static_cast<size_t>(Cell::gates * hidden) >= size_t(4) << 20 && row % 2048 != 0;
     }
-    static void fill(T* to, long count) { std::fill(to, to + count, T(0)); }
+    static void fill(T* to, Index count) { std::fill(to, to + count, T(0)); }
 
     // dL/dU as it lies in the result: a row for each unit of each gate.
-    void add_hidden(const Share& share, long k, long rows) const {
+    void add_hidden(const Share& share, Index k, Index rows) const {
         const ColumnBlocks<T> blocks{p_.hidden};
-        const long first = share.block * width, end = std::min(share.block_end * width, p_.hidden);
+        const Index first = share.block * width, end = std::min(share.block_end * width, p_.hidden);
         for (int s = 0; s < Cell::slots; s++) {
             const int gate = Cell::weight_hh_gate[s];
             if (gate < 0) continue;
-            for (long unit = first; unit < end; unit += columns_held) {
+            for (Index unit = first; unit < end; unit += columns_held) {
                 const T* a = slots(k) + s * padded_ + unit;
                 T* sums = hidden_row(gate, unit);
-                for (long block = 0; block < blocks.count(); block++)
+                for (Index block = 0; block < blocks.count(); block++)
                     outer_product<T>(std::min(columns_held, end - unit), blocks.vectors(block), a, slots_stride_,
                                      hidden_ + k * hidden_stride_ + block * width, hidden_stride_, rows,
                                      sums + block * width, sums_stride_, blocks.columns_in(block));
@@ -131,12 +131,12 @@ private:
     }
 
     // dL/dW the other way round, a row for each feature: a few features would not fill a vector.
-    void add_features(const Share& share, long k, long rows) const {
+    void add_features(const Share& share, Index k, Index rows) const {
         const ColumnBlocks<T> blocks{p_.hidden};
         for (int s = 0; s < Cell::slots; s++) {
             if (Cell::weight_ih_gate[s] < 0) continue;
-            for (long block = share.block; block < share.block_end; block++) {
-                const long at = s * padded_ + block * width;
+            for (Index block = share.block; block < share.block_end; block++) {
+                const Index at = s * padded_ + block * width;
                 outer_product<T>(features_, blocks.vectors(block), kept_features_ + k * features_stride_, features_stride_,
                                  slots(k) + at, slots_stride_, rows, feature_sums_ + at, slots_stride_, width);
             }
@@ -146,9 +146,9 @@ private:
     const Backward<T>& p_;
     Share rows_;
     bool in_place_;
-    long padded_, features_, hidden_stride_, features_stride_, slots_stride_;
+    Index padded_, features_, hidden_stride_, features_stride_, slots_stride_;
     Buffer<T> slots_, hidden_, kept_features_;
-    long sums_stride_;
+    Index sums_stride_;
     Buffer<T> own_sums_;
     T* hidden_sums_;
     Buffer<T> feature_sums_, biases_;
@@ -156,12 +156,12 @@ private:
 
 // The shares' sums, added in their order, as the gradients of the blocks [block, block_end) of units.
 template <class T, class Cell, class All>
-void collect(const All& shares, const Backward<T>& p, long block, long block_end) {
-    const long unit = block * ColumnBlocks<T>::width, end = std::min(block_end * ColumnBlocks<T>::width, p.hidden);
+void collect(const All& shares, const Backward<T>& p, Index block, Index block_end) {
+    const Index unit = block * ColumnBlocks<T>::width, end = std::min(block_end * ColumnBlocks<T>::width, p.hidden);
     const auto hidden = [&](int gate) {
-        for (long u = unit; u < end; u++) {
+        for (Index u = unit; u < end; u++) {
             T* to = p.grad_weight_hh + (gate * p.hidden + u) * p.hidden;
-            for (long m = 0; m < p.hidden; m += Simd<T>::lanes) {
+            for (Index m = 0; m < p.hidden; m += Simd<T>::lanes) {
                 Vector<T> sum{};
                 for (const auto& share : shares) sum += load<T>(share->hidden_row(gate, u) + m);
                 store<T>(to + m, sum, p.hidden - m);
@@ -169,16 +169,16 @@ void collect(const All& shares, const Backward<T>& p, long block, long block_end
         }
     };
     const auto features = [&](int slot, int gate) {
-        for (long m0 = 0; m0 < p.features; m0 += 16)
-            for (long u = unit; u < end; u++)
-                for (long m = m0; m < std::min(m0 + 16, p.features); m++) {
+        for (Index m0 = 0; m0 < p.features; m0 += 16)
+            for (Index u = unit; u < end; u++)
+                for (Index m = m0; m < std::min(m0 + 16, p.features); m++) {
                     T sum = T(0);
                     for (const auto& share : shares) sum += share->feature(m, slot, u);
                     p.grad_weight_ih[(gate * p.hidden + u) * p.features + m] = sum;
                 }
     };
     const auto biases = [&](T* to, int slot, int gate) {
-        for (long u = unit; u < end; u++) {
+        for (Index u = unit; u < end; u++) {
             T sum = T(0);
             for (const auto& share : shares) sum += share->bias(slot, u);
             to[gate * p.hidden + u] = sum;

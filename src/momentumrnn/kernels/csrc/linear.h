@@ -13,9 +13,9 @@ namespace momentumrnn::MOMENTUMRNN_ISA {
 // Runs body(first, end) on ranges of sequences that together are the batch.
 template <class T, class Body> void for_sequences(const Linear<T>& q, const Body& body) {
     // Fewer elements than this are done before another thread is awake.
-    constexpr long worthwhile = 1 << 15;
-    const long work = q.rows.total() * (q.features + q.ones);
-    const int parts = static_cast<int>(std::min<long>({q.threads, q.rows.batch, 1 + work / worthwhile}));
+    constexpr Index worthwhile = 1 << 15;
+    const Index work = q.rows.total() * (q.features + q.ones);
+    const int parts = static_cast<int>(std::min<Index>({q.threads, q.rows.batch, 1 + work / worthwhile}));
     parallel(parts, [&](int part) {
         const FlushDenormals flush;
         body(q.rows.batch * part / parts, q.rows.batch * (part + 1) / parts);
@@ -23,21 +23,21 @@ template <class T, class Body> void for_sequences(const Linear<T>& q, const Body
 }
 
 template <class T> void linear_forward(const LinearForward<T>& q) {
-    const long D = q.features, P = D + q.ones;
+    const Index D = q.features, P = D + q.ones;
     const Buffer<double> state(static_cast<size_t>(q.rows.batch * P));
-    for_sequences(q, [&](long first, long end) {
+    for_sequences(q, [&](Index first, Index end) {
         // Not read through q inside the loops: for all the compiler knows, a store could change it there.
         const double gain = q.gain;
         std::fill(state + first * P, state + end * P, 0.0);
-        for (long t = 0; t < q.rows.steps; t++) {
-            const long running = std::min(end, q.rows.running(t)), next = q.rows.running(t + 1);
-            for (long r = first; r < running; r++) {
+        for (Index t = 0; t < q.rows.steps; t++) {
+            const Index running = std::min(end, q.rows.running(t)), next = q.rows.running(t + 1);
+            for (Index r = first; r < running; r++) {
                 const double decay = q.decay[t * q.decay_step + r * q.decay_sequence];
-                const long row = q.rows.first(t) + r;
+                const Index row = q.rows.first(t) + r;
                 const T* x = q.x + row * D;
                 T* p = q.output + row * P;
                 double* s = state + r * P;
-                for (long i = 0; i < D; i++) p[i] = static_cast<T>(s[i] = decay * s[i] + gain * static_cast<double>(x[i]));
+                for (Index i = 0; i < D; i++) p[i] = static_cast<T>(s[i] = decay * s[i] + gain * static_cast<double>(x[i]));
                 if (q.ones) p[D] = static_cast<T>(s[D] = decay * s[D] + gain);
                 if (q.last && r >= next) std::copy(p, p + P, q.last + r * P);
             }
@@ -46,26 +46,26 @@ template <class T> void linear_forward(const LinearForward<T>& q) {
 }
 
 template <class T> void linear_backward(const LinearBackward<T>& q) {
-    const long D = q.features, P = D + q.ones;
+    const Index D = q.features, P = D + q.ones;
     const Buffer<double> state(static_cast<size_t>(q.rows.batch * D));
-    for_sequences(q, [&](long first, long end) {
+    for_sequences(q, [&](Index first, Index end) {
         const double gain = q.gain;
         std::fill(state + first * D, state + end * D, 0.0);
-        for (long t = q.rows.steps - 1; t >= 0; t--) {
-            const long running = std::min(end, q.rows.running(t)), next = q.rows.running(t + 1);
-            for (long r = first; r < running; r++) {
+        for (Index t = q.rows.steps - 1; t >= 0; t--) {
+            const Index running = std::min(end, q.rows.running(t)), next = q.rows.running(t + 1);
+            for (Index r = first; r < running; r++) {
                 const bool last = r >= next;
                 // What p_t gives on to p_{t+1}, where there is one.
                 const double decay = last ? 0.0 : q.decay[(t + 1) * q.decay_step + r * q.decay_sequence];
-                const long row = q.rows.first(t) + r;
+                const Index row = q.rows.first(t) + r;
                 const T* grad = q.grad_output + row * P;
                 const T* grad_last = last && q.grad_last ? q.grad_last + r * P : nullptr;
                 T* to = q.grad_x + row * D;
                 double* s = state + r * D;
-                for (long i = 0; i < D; i++) s[i] = decay * s[i] + static_cast<double>(grad[i]);
+                for (Index i = 0; i < D; i++) s[i] = decay * s[i] + static_cast<double>(grad[i]);
                 if (grad_last)
-                    for (long i = 0; i < D; i++) s[i] += static_cast<double>(grad_last[i]);
-                for (long i = 0; i < D; i++) to[i] = static_cast<T>(gain * s[i]);
+                    for (Index i = 0; i < D; i++) s[i] += static_cast<double>(grad_last[i]);
+                for (Index i = 0; i < D; i++) to[i] = static_cast<T>(gain * s[i]);
             }
         }
     });

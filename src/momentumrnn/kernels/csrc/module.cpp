@@ -27,7 +27,7 @@ public:
         if (PyObject* value = find(name)) to = static_cast<T*>(PyLong_AsVoidPtr(value));
     }
     template <class T> void read(const char* name, T& to) {
-        if (PyObject* value = find(name)) to = static_cast<T>(PyLong_AsLong(value));
+        if (PyObject* value = find(name)) to = static_cast<T>(PyLong_AsLongLong(value));
     }
     void read(const char* name, double& to) {
         if (PyObject* value = find(name)) to = PyFloat_AsDouble(value);
@@ -51,12 +51,12 @@ private:
 
 // Where the rows of a packed batch begin, for as long as a call lasts.
 struct Offsets {
-    std::vector<long> before;
+    std::vector<Index> before;
 
     void of(Rows& rows) {
         if (!rows.sizes) return;
         before.assign(1, 0);
-        for (long t = 0; t < rows.steps; t++) before.push_back(before.back() + rows.sizes[t]);
+        for (Index t = 0; t < rows.steps; t++) before.push_back(before.back() + rows.sizes[t]);
         rows.offsets = before.data();
     }
 };

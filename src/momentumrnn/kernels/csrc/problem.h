@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "index.h"
+
 namespace momentumrnn {
 
 enum class Cell : int { rnn_tanh, rnn_relu, rnn_modrelu, gru, lstm, lstm_without_forget_gate };
@@ -17,13 +19,13 @@ enum class Split : int { rows, units };
 
 // Where the rows of each step lie. Dense: B a step. Packed: the sequences that still run, longest first.
 struct Rows {
-    long steps, batch;
+    Index steps, batch;
     const int64_t* sizes = nullptr;    // (T) of a packed batch, decreasing; null for a dense one
-    const long* offsets = nullptr;     // (T + 1), the sums of the sizes before; null for a dense one
+    const Index* offsets = nullptr;    // (T + 1), the sums of the sizes before; null for a dense one
 
-    long first(long t) const { return offsets ? offsets[t] : t * batch; }
-    long running(long t) const { return t >= steps ? 0 : sizes ? sizes[t] : batch; }
-    long total() const { return first(steps); }
+    Index first(Index t) const { return offsets ? offsets[t] : t * batch; }
+    Index running(Index t) const { return t >= steps ? 0 : sizes ? sizes[t] : batch; }
+    Index total() const { return first(steps); }
 };
 
 template <class T> struct Recurrence {
@@ -31,7 +33,7 @@ template <class T> struct Recurrence {
     Split split;
     int threads;        // at most this many; the last bits of the result depend on how many there are
     Rows rows;
-    long features, hidden;
+    Index features, hidden;
     // What enters the gates: features with weights, multiplied here …
     const T* x;         // (N, D), or null
     const T* weight_ih; // (G·H, D)
@@ -48,7 +50,7 @@ template <class T> struct Recurrence {
     T* output;          // (N, H)
     T* gates;           // (N, S, P): LSTM the G gates; GRU r, z, n and U_n h + bias_hh_n; null for an RNN,
                         // and in inference
-    long gates_pitch;   // P, H or more: what lies behind H is written with the rest and means nothing
+    Index gates_pitch;  // P, H or more: what lies behind H is written with the rest and means nothing
     T* cells;           // (N, H), c of an LSTM; null in inference
 };
 
@@ -77,7 +79,7 @@ template <class T> struct Backward : Recurrence<T> {
 template <class T> struct Adaptive {
     int threads;
     Rows rows;
-    long channels;      // C
+    Index channels;     // C
     double eps;
     // Each (C): μ, s, β and 1 - β, the last given for itself because float32 would round it away.
     const T *momentum, *step_size, *beta, *rest;
@@ -85,7 +87,7 @@ template <class T> struct Adaptive {
     const T* product;   // (N, C), or null
     // … or made of few features where it is used.
     const T* x;         // (N, D), or null
-    long features;
+    Index features;
     const T* weight;    // (C, D)
     const T* bias;      // (C) or null
     const T* v_0;       // (B, C) or null for zero
@@ -93,7 +95,7 @@ template <class T> struct Adaptive {
     // v and m before every `interval`-th step, from which backward starts again: step t's, t a multiple of
     // the interval, begin at row (t / interval) · B. (ceil(T / interval) · B, C) each; null in inference.
     T *v_saved, *m_saved;
-    long interval;
+    Index interval;
 };
 
 template <class T> struct AdaptiveForward : Adaptive<T> {
@@ -117,11 +119,11 @@ template <class T> struct AdaptiveBackward : Adaptive<T> {
 template <class T> struct Linear {
     int threads;
     Rows rows;
-    long features;      // D, of x
-    long ones;          // 1 if a constant feature stands behind x's, else 0; P = D + ones
+    Index features;     // D, of x
+    Index ones;         // 1 if a constant feature stands behind x's, else 0; P = D + ones
     double gain;        // s
     const double* decay;    // μ of step t and sequence r at t · decay_step + r · decay_sequence
-    long decay_step, decay_sequence;
+    Index decay_step, decay_sequence;
 };
 
 template <class T> struct LinearForward : Linear<T> {

@@ -1,24 +1,24 @@
 // Vectors of one register's width, for whatever instruction set this file is compiled for.
 //
 // Everything above this file is written once, over Simd<T>::V. GCC and Clang give the arithmetic through
-// their vector extension, from AVX-512 to NEON; any other compiler gets vectors of one element.
+// their vector extension, from AVX-512 to NEON. Without it, on vectors of one element, the kernels were ten times
+// slower than torch's, so no other compiler is served.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+
+#include "index.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 #define MOMENTUMRNN_X86 1
 #endif
 
-#if defined(_MSC_VER) && !defined(__clang__)
-#define INLINE static __forceinline
-#define NOINLINE static __declspec(noinline)
-#define NOINLINE_MEMBER __declspec(noinline)
-#define UNROLL
-#else
+#if !defined(__GNUC__) && !defined(__clang__)
+#error "the kernels need the vector extension of GCC or Clang (on Windows: MinGW or clang-cl)"
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline))
 #define NOINLINE_MEMBER __attribute__((noinline))
@@ -26,7 +26,6 @@
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
-#endif
 #endif
 
 namespace momentumrnn::MOMENTUMRNN_ISA {
@@ -48,20 +47,18 @@ constexpr int tile_rows = 6;
 
 template <class T> struct Simd;
 
-#if defined(__GNUC__) || defined(__clang__)
-
 template <> struct Simd<float> {
     typedef float V __attribute__((vector_size(vector_bytes)));
     typedef float Unaligned __attribute__((vector_size(vector_bytes), aligned(4), may_alias));
     typedef uint32_t Bits __attribute__((vector_size(vector_bytes)));
-    static constexpr long lanes = vector_bytes / sizeof(float);
+    static constexpr Index lanes = vector_bytes / sizeof(float);
 };
 
 template <> struct Simd<double> {
     typedef double V __attribute__((vector_size(vector_bytes)));
     typedef double Unaligned __attribute__((vector_size(vector_bytes), aligned(8), may_alias));
     typedef uint64_t Bits __attribute__((vector_size(vector_bytes)));
-    static constexpr long lanes = vector_bytes / sizeof(double);
+    static constexpr Index lanes = vector_bytes / sizeof(double);
 };
 
 template <class T> INLINE typename Simd<T>::V load(const T* p) {
@@ -76,35 +73,6 @@ template <class T> INLINE typename Simd<T>::Bits bits(typename Simd<T>::V v) {
 template <class T> INLINE typename Simd<T>::V from_bits(typename Simd<T>::Bits b) {
     return reinterpret_cast<typename Simd<T>::V>(b);
 }
-
-#else
-
-template <> struct Simd<float> {
-    typedef float V;
-    typedef uint32_t Bits;
-    static constexpr long lanes = 1;
-};
-
-template <> struct Simd<double> {
-    typedef double V;
-    typedef uint64_t Bits;
-    static constexpr long lanes = 1;
-};
-
-template <class T> INLINE T load(const T* p) { return *p; }
-template <class T> INLINE void store(T* p, T v) { *p = v; }
-template <class T> INLINE typename Simd<T>::Bits bits(T v) {
-    typename Simd<T>::Bits b;
-    std::memcpy(&b, &v, sizeof b);
-    return b;
-}
-template <class T> INLINE T from_bits(typename Simd<T>::Bits b) {
-    T v;
-    std::memcpy(&v, &b, sizeof v);
-    return v;
-}
-
-#endif
 
 template <class T> using Vector = typename Simd<T>::V;
 
@@ -121,7 +89,7 @@ template <class T> INLINE Vector<T> splat(T x) {
 }
 
 // The first `count` elements, zero behind them; all of them where count is a whole vector or more.
-template <class T> INLINE Vector<T> load(const T* p, long count) {
+template <class T> INLINE Vector<T> load(const T* p, Index count) {
     if (count >= Simd<T>::lanes) return load<T>(p);
 #if defined(__AVX512F__)
     if constexpr (sizeof(T) == 4)
@@ -130,12 +98,12 @@ template <class T> INLINE Vector<T> load(const T* p, long count) {
         return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), p));
 #else
     T padded[Simd<T>::lanes] = {};
-    for (long i = 0; i < count; i++) padded[i] = p[i];
+    for (Index i = 0; i < count; i++) padded[i] = p[i];
     return load<T>(padded);
 #endif
 }
 
-template <class T> INLINE void store(T* p, Vector<T> v, long count) {
+template <class T> INLINE void store(T* p, Vector<T> v, Index count) {
     if (count >= Simd<T>::lanes) return store<T>(p, v);
 #if defined(__AVX512F__)
     if constexpr (sizeof(T) == 4)
@@ -145,7 +113,7 @@ template <class T> INLINE void store(T* p, Vector<T> v, long count) {
 #else
     T padded[Simd<T>::lanes];
     store<T>(padded, v);
-    for (long i = 0; i < count; i++) p[i] = padded[i];
+    for (Index i = 0; i < count; i++) p[i] = padded[i];
 #endif
 }
 
@@ -171,12 +139,12 @@ INLINE void end_streaming() {
 }
 
 // Where it is known at compile time that all elements are there.
-template <class T, bool whole> INLINE Vector<T> read(const T* p, long count) {
+template <class T, bool whole> INLINE Vector<T> read(const T* p, Index count) {
     if constexpr (whole) return load<T>(p);
     else return load<T>(p, count);
 }
 
-template <class T, bool whole> INLINE void write(T* p, Vector<T> v, long count) {
+template <class T, bool whole> INLINE void write(T* p, Vector<T> v, Index count) {
     if constexpr (whole) store<T>(p, v);
     else store<T>(p, v, count);
 }
@@ -245,20 +213,12 @@ template <class T> INLINE Vector<T> reciprocal_root(Vector<T> x) {
 }
 
 INLINE void prefetch(const void* p) {
-#if defined(__GNUC__) || defined(__clang__)
     __builtin_prefetch(p);
-#elif defined(MOMENTUMRNN_X86)
-    _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
-#endif
 }
 
 // Into the second level of cache only: for what the next time step will read.
 INLINE void prefetch_later(const void* p) {
-#if defined(__GNUC__) || defined(__clang__)
     __builtin_prefetch(p, 0, 2);
-#elif defined(MOMENTUMRNN_X86)
-    _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
-#endif
 }
 
 // Vanishing gradients end in denormal numbers, a hundred times slower each; zero serves as well.

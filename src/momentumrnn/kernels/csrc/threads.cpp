@@ -1,5 +1,6 @@
 #include "threads.h"
 
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -81,9 +82,22 @@ void team(int wanted, const std::function<void(const Member&)>& body) {
             &shared, static_cast<unsigned>(wanted), 0);
         return;
     }
+    // How many there are is known when all have been asked for: the system may have no more to give.
+    std::atomic<int> members{0};
     std::vector<std::thread> others;
-    for (int i = 1; i < wanted; i++) others.emplace_back([&, i] { body({i, wanted, &barrier}); });
-    body({0, wanted, &barrier});
+    others.reserve(static_cast<size_t>(wanted - 1));
+    try {
+        for (int i = 1; i < wanted; i++)
+            others.emplace_back([&, i] {
+                int count;
+                while (!(count = members.load(std::memory_order_acquire))) std::this_thread::yield();
+                body({i, count, &barrier});
+            });
+    } catch (const std::system_error&) {
+    }
+    const int count = 1 + static_cast<int>(others.size());
+    members.store(count, std::memory_order_release);
+    body({0, count, &barrier});
     for (std::thread& thread : others) thread.join();
 }
 

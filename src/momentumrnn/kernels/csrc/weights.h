@@ -12,33 +12,33 @@ namespace momentumrnn::MOMENTUMRNN_ISA {
 
 // A row of n columns is cut into blocks of two vectors; the last may be one vector wide.
 template <class T> struct ColumnBlocks {
-    static constexpr long lanes = Simd<T>::lanes;
-    static constexpr long width = 2 * lanes;
-    long columns;
+    static constexpr Index lanes = Simd<T>::lanes;
+    static constexpr Index width = 2 * lanes;
+    Index columns;
 
-    long count() const { return (columns + width - 1) / width; }
+    Index count() const { return (columns + width - 1) / width; }
     // Whole vectors only.
-    long padded() const { return (columns + lanes - 1) / lanes * lanes; }
-    int vectors(long block) const { return columns - block * width > lanes ? 2 : 1; }
-    long columns_in(long block) const { return std::min(width, columns - block * width); }
+    Index padded() const { return (columns + lanes - 1) / lanes * lanes; }
+    int vectors(Index block) const { return columns - block * width > lanes ? 2 : 1; }
+    Index columns_in(Index block) const { return std::min(width, columns - block * width); }
 };
 
 // The distance between rows of a scratch matrix. A power of two would put a tile's rows into the same few
 // places of the cache.
-template <class T> INLINE long row_stride(long padded_columns) { return padded_columns + Simd<T>::lanes; }
+template <class T> INLINE Index row_stride(Index padded_columns) { return padded_columns + Simd<T>::lanes; }
 
 // panel[k][u] = rows[u][k] for u < count and k < depth, zero for the other u.
 template <class T>
-INLINE void transpose_into(const T* rows, long ld, long count, long depth, T* panel, long width, long vector) {
-    for (long k0 = 0; k0 < depth; k0 += 16)
-        for (long u = 0; u < vector; u++) {
+INLINE void transpose_into(const T* rows, Index ld, Index count, Index depth, T* panel, Index width, Index vector) {
+    for (Index k0 = 0; k0 < depth; k0 += 16)
+        for (Index u = 0; u < vector; u++) {
             T* to = panel + k0 * width + u;
-            const long end = std::min<long>(16, depth - k0);
+            const Index end = std::min<Index>(16, depth - k0);
             const T* from = rows + u * ld + k0;
             if (u < count)
-                for (long k = 0; k < end; k++) to[k * width] = from[k];
+                for (Index k = 0; k < end; k++) to[k * width] = from[k];
             else
-                for (long k = 0; k < end; k++) to[k * width] = T(0);
+                for (Index k = 0; k < end; k++) to[k * width] = T(0);
         }
 }
 
@@ -56,30 +56,30 @@ public:
         }
     }
 
-    long hidden_depth(int slot) const { return Cell::weight_hh_gate[slot] < 0 ? 0 : p_.hidden; }
-    long feature_depth(int slot) const { return Cell::weight_ih_gate[slot] < 0 ? 0 : features_; }
-    const T* panel(long block, int slot) const {
+    Index hidden_depth(int slot) const { return Cell::weight_hh_gate[slot] < 0 ? 0 : p_.hidden; }
+    Index feature_depth(int slot) const { return Cell::weight_ih_gate[slot] < 0 ? 0 : features_; }
+    const T* panel(Index block, int slot) const {
         return panels_ + block * ColumnBlocks<T>::width * depth_ + before_[slot] * blocks_.vectors(block) * ColumnBlocks<T>::lanes;
     }
-    const T* bias(long block, int slot) const {
+    const T* bias(Index block, int slot) const {
         return biases_ + block * ColumnBlocks<T>::width * Cell::slots + slot * blocks_.vectors(block) * ColumnBlocks<T>::lanes;
     }
     size_t bytes() const { return static_cast<size_t>(blocks_.padded() * depth_) * sizeof(T); }
 
-    void pack(long block) {
-        const long unit = block * ColumnBlocks<T>::width, columns = blocks_.columns_in(block);
-        const long width = blocks_.vectors(block) * ColumnBlocks<T>::lanes;
+    void pack(Index block) {
+        const Index unit = block * ColumnBlocks<T>::width, columns = blocks_.columns_in(block);
+        const Index width = blocks_.vectors(block) * ColumnBlocks<T>::lanes;
         for (int s = 0; s < Cell::slots; s++) {
             T* to = const_cast<T*>(panel(block, s));
             T* bias_to = const_cast<T*>(bias(block, s));
             std::fill(bias_to, bias_to + width, T(0));
             if (const int gate = Cell::weight_hh_gate[s]; gate >= 0) {
-                const long row = gate * p_.hidden + unit;
+                const Index row = gate * p_.hidden + unit;
                 transpose_into(p_.weight_hh + row * p_.hidden, p_.hidden, columns, p_.hidden, to, width, width);
                 add_bias(p_.bias_hh, row, columns, bias_to);
             }
             if (const int gate = Cell::weight_ih_gate[s]; gate >= 0) {
-                const long row = gate * p_.hidden + unit;
+                const Index row = gate * p_.hidden + unit;
                 transpose_into(p_.weight_ih + row * features_, features_, columns, features_,
                                to + hidden_depth(s) * width, width, width);
                 add_bias(p_.bias_ih, row, columns, bias_to);
@@ -88,20 +88,20 @@ public:
     }
 
 private:
-    long depth(int slot) const { return hidden_depth(slot) + feature_depth(slot); }
-    long total_depth() const {
-        long sum = 0;
+    Index depth(int slot) const { return hidden_depth(slot) + feature_depth(slot); }
+    Index total_depth() const {
+        Index sum = 0;
         for (int s = 0; s < Cell::slots; s++) sum += depth(s);
         return sum;
     }
-    static void add_bias(const T* bias, long row, long count, T* to) {
+    static void add_bias(const T* bias, Index row, Index count, T* to) {
         if (bias)
-            for (long u = 0; u < count; u++) to[u] += bias[row + u];
+            for (Index u = 0; u < count; u++) to[u] += bias[row + u];
     }
 
     const Recurrence<T>& p_;
     ColumnBlocks<T> blocks_;
-    long features_, depth_, before_[Cell::slots];
+    Index features_, depth_, before_[Cell::slots];
     Buffer<T> panels_, biases_;
 };
 
@@ -109,7 +109,7 @@ private:
 // over the columns of U or W, k over the gates' units in the order of the slots, padded to whole vectors.
 template <class T, class Cell> class BackwardWeights {
 public:
-    BackwardWeights(const T* matrix, const int* gate_of, long hidden, long columns)
+    BackwardWeights(const T* matrix, const int* gate_of, Index hidden, Index columns)
         : matrix_(matrix), gate_of_(gate_of), hidden_(hidden), padded_(ColumnBlocks<T>{hidden}.padded()), blocks_{columns},
           depth_(0) {
         for (int s = 0; s < Cell::slots; s++)
@@ -118,14 +118,14 @@ public:
     }
 
     const ColumnBlocks<T>& blocks() const { return blocks_; }
-    const T* panel(long block) const { return *panels_ + block * ColumnBlocks<T>::width * depth_; }
+    const T* panel(Index block) const { return *panels_ + block * ColumnBlocks<T>::width * depth_; }
 
-    void pack(long block) {
-        const long width = blocks_.vectors(block) * ColumnBlocks<T>::lanes, columns = blocks_.columns_in(block);
+    void pack(Index block) {
+        const Index width = blocks_.vectors(block) * ColumnBlocks<T>::lanes, columns = blocks_.columns_in(block);
         T* to = const_cast<T*>(panel(block));
         for (int s = 0; s < Cell::slots; s++) {
             if (gate_of_[s] < 0) continue;
-            for (long u = 0; u < padded_; u++, to += width) {
+            for (Index u = 0; u < padded_; u++, to += width) {
                 std::fill(to, to + width, T(0));
                 if (u >= hidden_) continue;
                 const T* from = matrix_ + (gate_of_[s] * hidden_ + u) * blocks_.columns + block * ColumnBlocks<T>::width;
@@ -137,9 +137,9 @@ public:
 private:
     const T* matrix_;
     const int* gate_of_;
-    long hidden_, padded_;
+    Index hidden_, padded_;
     ColumnBlocks<T> blocks_;
-    long depth_;
+    Index depth_;
     std::unique_ptr<Buffer<T>> panels_;
 };
 

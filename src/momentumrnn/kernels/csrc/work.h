@@ -10,23 +10,23 @@ namespace momentumrnn::MOMENTUMRNN_ISA {
 
 // One share: rows [row, row_end) of every step and blocks [block, block_end) of hidden units.
 struct Share {
-    long row, row_end, block, block_end;
+    Index row, row_end, block, block_end;
 
     // How many of the share's rows run at step t.
-    long running(const Rows& rows, long t) const { return std::clamp(rows.running(t), row, row_end) - row; }
+    Index running(const Rows& rows, Index t) const { return std::clamp(rows.running(t), row, row_end) - row; }
 };
 
 // The batch cut into `parts` ranges of rows that have about as many steps to do.
-inline std::vector<Share> share_rows(const Rows& rows, int parts, long blocks) {
-    std::vector<long> ends(1, 0);
+inline std::vector<Share> share_rows(const Rows& rows, int parts, Index blocks) {
+    std::vector<Index> ends(1, 0);
     if (rows.sizes) {
         // Row r's length is the number of steps with more than r running.
-        long done = 0, length = rows.steps;
-        for (long r = 0; r < rows.batch; r++) {
+        Index done = 0, length = rows.steps;
+        for (Index r = 0; r < rows.batch; r++) {
             while (rows.sizes[length - 1] <= r) length--;
             done += length;
-            while (done * parts >= rows.total() * static_cast<long>(ends.size()) &&
-                   static_cast<long>(ends.size()) < parts)
+            while (done * parts >= rows.total() * static_cast<Index>(ends.size()) &&
+                   static_cast<Index>(ends.size()) < parts)
                 ends.push_back(r + 1);
         }
     } else {
@@ -39,7 +39,7 @@ inline std::vector<Share> share_rows(const Rows& rows, int parts, long blocks) {
     return shares;
 }
 
-inline Share share_blocks(const Rows& rows, int member, int members, long blocks) {
+inline Share share_blocks(const Rows& rows, int member, int members, Index blocks) {
     return {0, rows.batch, blocks * member / members, blocks * (member + 1) / members};
 }
 
