@@ -709,6 +709,23 @@ def test_what_gate_inputs_are_made_of_again_must_not_have_changed():
         grad(output.square().sum(), layer.weight_hh_l0, create_graph=True)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_gate_inputs_without_a_gradient_are_kept(again):
+    """Nobody else saves what they were made of, which may change: a frozen first layer, loaded anew."""
+    layer, x = momentumrnn.AdamLSTM(2, 5), torch.randn(4, 3, 2)
+    layer.weight_ih_l0.requires_grad_(False)
+    layer.bias_ih_l0.requires_grad_(False)
+
+    def slope(change):
+        with backend("cpu"):
+            output, _ = layer(x)
+        layer.weight_ih_l0.mul_(change)
+        return grad(output.square().sum(), layer.weight_hh_l0, create_graph=again)[0]
+
+    expected = slope(1)
+    assert_close(slope(2), expected, rtol=0, atol=0)
+
+
 def test_the_backward_operators_refuse_a_derivative_and_say_what_to_do():
     inputs = recurrence_inputs("lstm", False, False)
     output, _, _, gates, cells = OPS.recurrence(*inputs, True)
