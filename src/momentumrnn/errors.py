@@ -30,4 +30,4 @@ class CheckpointError(RuntimeError):
 
 
 class DivergedError(RuntimeError):
-    """A training run whose loss is no longer a finite number, or a million times what it was."""
+    """A training run whose loss is no longer a finite number, or has grown a million times."""

@@ -25,7 +25,7 @@ from cases import (
     random_memory,
     state_of,
 )
-from momentumrnn import backend, kernels, rules
+from momentumrnn import LSTM, backend, kernels, rules
 from momentumrnn.errors import BackendError
 from momentumrnn.kernels.extension import extension, forced_isa, missing
 from momentumrnn.kernels.packed import PackedRows
@@ -610,6 +610,34 @@ def test_a_rule_runs_in_cpp_exactly_where_its_layer_does(rule, monkeypatch):
         with backend(name):
             layer(x)
         assert calls == [expected] * count, name
+
+
+class Halved(rules.Adam):
+    """A user's own rule, made from one of ours."""
+
+    def run(self, drive, state, lengths):
+        d, state = super().run(drive, state, lengths)
+        return d / 2, state
+
+
+class Delayed(rules.HeavyBall):
+    """Linear, but not the recurrence that its coefficients say."""
+
+    def run(self, drive, state, lengths):
+        d, state = super().run(drive, state, lengths)
+        return torch.cat([torch.zeros_like(d[:1]), d[:-1]]), state
+
+
+@pytest.mark.parametrize("kind", [Halved, Delayed])
+def test_a_rule_that_runs_in_its_own_way_is_left_to_do_so(kind):
+    rule = kind(0.6, 0.9, 0.1) if kind is Halved else kind(0.6, 0.9)
+    layer, x = LSTM(3, 5, rule=rule, dtype=torch.float64), torch.randn(4, 2, 3, dtype=torch.float64)
+    d, _ = layer.rule(x @ layer.weight_ih_l0.t() + layer.bias_ih_l0)
+    plain = LSTM(20, 5, dtype=torch.float64)
+    plain.load_state_dict(layer.state_dict() | {"weight_ih_l0": torch.eye(20), "bias_ih_l0": torch.zeros(20)})
+    for name in ("auto", "reference"):
+        with backend(name):
+            assert_close(layer(x)[0], plain(d)[0])
 
 
 @pytest.mark.parametrize("rule", ["none", *RULES])

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad, grad
 from torch.autograd.graph import save_on_cpu
 from torch.func import functional_call, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
@@ -465,6 +465,73 @@ def test_traced_with_torch_jit(name):
             assert_close(a, b, **EXACT)
         with torch.no_grad():
             assert_close(traced(each)[0], layer(each)[0], **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("rule", "dtype", "steps"),
+    [
+        ("nesterov", torch.float64, 30),
+        ("heavy_ball", torch.float64, 30),
+        ("heavy_ball", torch.float64, 5),
+        ("nesterov", torch.bfloat16, 30),
+        ("none", torch.float64, 1),
+        ("heavy_ball", torch.float64, 1),
+        ("adam", torch.float64, 1),
+    ],
+)
+def test_a_trace_holds_no_length(rule, dtype, steps):
+    """Neither that of the scan's chunks, nor that one step was one."""
+    layer = momentumrnn.GRU(3, 5, dtype=dtype, rule=make_rule(rule, learnable=rule != "none"))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(layer, (torch.randn(steps, 2, 3, dtype=dtype),), check_trace=False)
+        for other in (60, 33, 25):
+            x = torch.randn(other, 2, 3, dtype=dtype)
+            assert_close(traced(x)[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("name", ["GRU", "MomentumGRU", "AdamGRU"])
+def test_a_trace_of_a_packed_batch_holds_no_number_of_sequences(name, given):
+    rules = {"GRU": "none", "MomentumGRU": "heavy_ball", "AdamGRU": "adam"}
+    layer = momentumrnn.GRU(3, 5, dtype=torch.float64, rule=make_rule(rules[name])).requires_grad_(False)
+
+    def run(data, sizes, h_0):
+        packed = PackedSequence(data, sizes, None, None)
+        return layer(packed, h_0 if given else None)[0].data
+
+    def draw(*lengths):
+        packed = pack_sequence([torch.randn(length, 3, dtype=torch.float64) for length in lengths])
+        return packed.data, packed.batch_sizes, torch.randn(1, len(lengths), 5, dtype=torch.float64)
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(run, draw(5, 3, 1), check_trace=False)
+        for lengths in ((5, 5, 5, 5), (7, 2), (1,)):
+            others = draw(*lengths)
+            assert_close(traced(*others), run(*others), **EXACT)
+
+
+@pytest.mark.parametrize("learnable", [True, "channel"])
+def test_a_learned_linear_rule_is_compiled_for_any_length(learnable):
+    layer = momentumrnn.GRU(3, 5, dtype=torch.float64, rule=make_rule("nesterov", learnable=learnable))
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for steps in (30, 33, 41, 20):
+        x = torch.randn(steps, 2, 3, dtype=torch.float64, requires_grad=True)
+        for a, b in zip(results_of(compiled, layer, x), results_of(layer, layer, x), strict=True):
+            assert_close(a, b, **EXACT)
+
+
+@pytest.mark.parametrize("rule", ["heavy_ball", "nesterov", "restart"])
+def test_carried_momentum_is_exported_for_any_length(rule):
+    layer = momentumrnn.GRU(3, 5, dtype=torch.float64, rule=make_rule(rule), carry_momentum=True)
+    any_size = torch.export.Dim.DYNAMIC
+    program = torch.export.export(
+        layer, (torch.randn(30, 2, 3, dtype=torch.float64),), dynamic_shapes=({0: any_size, 1: any_size},)
+    )
+    x = torch.randn(41, 4, 3, dtype=torch.float64)
+    for a, b in zip(flat(program.module()(x)), flat(layer(x)), strict=True):
+        assert_close(a, b, **EXACT)
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -88,3 +88,18 @@ def test_weights_that_are_two_tensors(name):
     assert isinstance(found, TwoTensor)
     torch.testing.assert_close(found.a, expected)
     torch.testing.assert_close(found.b, expected)
+
+
+class TooShort(momentumrnn.rules.HeavyBall):
+    """A user's rule whose decay does not go as far as the sequence."""
+
+    def decay(self, steps, state, device):
+        return torch.full((8,), 0.5, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_decay_of_another_length(packed):
+    layer = momentumrnn.GRU(4, 5, rule=TooShort(0.6, 1.0))
+    x = torch.randn(500, 2, 4)
+    with pytest.raises(InputError, match=r"decay.*500.*\(8,\)"):
+        layer(pack_sequence(list(x.unbind(1))) if packed else x)

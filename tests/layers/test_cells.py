@@ -190,3 +190,14 @@ def test_a_rule_of_ones_own_needs_no_single_step():
     got, state = step_through(cell, x)
     assert_close(got, layer(x)[0])
     assert torch.equal(state[-1].second_moment, torch.full((2, 20), 4.0))
+
+
+@pytest.mark.parametrize("rule", ["none", "heavy_ball", "adam"])
+@pytest.mark.parametrize("kind", ["LSTMCell", "LSTM"])
+def test_float16_runs_on_a_cpu_whose_fused_lstm_has_none(kind, rule):
+    module = getattr(momentumrnn, kind)(3, 5, rule=make_rule(rule))
+    x = torch.randn(2, 3) if kind == "LSTMCell" else torch.randn(4, 2, 3)
+    expected = module(x)[0]
+    with torch.autocast("cpu", torch.float16):
+        assert_close(module(x)[0].float(), expected, rtol=0, atol=5e-3)
+    assert_close(module.half()(x.half())[0].float(), expected, rtol=0, atol=5e-3)

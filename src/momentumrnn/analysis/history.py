@@ -110,7 +110,7 @@ class GradientHistory:
         """Write everything to one safetensors file, replaced as a whole.
 
         Raises:
-            ImportError: safetensors is not installed; it comes with ``momentumrnn[experiments]``.
+            ImportError: safetensors is not installed; it comes with the extra ``experiments``.
         """
         from safetensors.torch import save
 

@@ -29,7 +29,7 @@ def state_jacobian_singular_values(
     place: str | None = None,
     block: Block = "h",
 ) -> Tensor:
-    r"""Return the singular values of ∂h_T/∂h_t along a sequence, (11).
+    r"""Return the singular values of ∂h_T/∂h_t along a sequence, (11) transposed.
 
     The Jacobian is the product of those of single steps,
 

@@ -41,7 +41,7 @@ def plot_gradient_norms(
 
     Raises:
         ValueError: there is no history, one is empty, or all norms are zero.
-        ImportError: matplotlib is not installed; it comes with ``momentumrnn[experiments]``.
+        ImportError: matplotlib is not installed; it comes with the extra ``experiments``.
     """
     return _write(gradient_norms_figure(histories, title), path)
 

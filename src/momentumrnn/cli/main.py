@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         extras = f"experiments,{further}" if further else "experiments"
         return _fail(
             f"error: {error.name} is not installed; this command needs the {further or 'experiments'} extra: "
-            f"pip install 'momentumrnn[{extras}]'",
+            f"pip install 'momentumrnn[{extras}]' (in a checkout: '.[{extras}]')",
             FAILED,
         )
     except BrokenPipeError:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from momentumrnn.errors import BackendError, InputError
 from momentumrnn.kernels.problem import transforms
+from momentumrnn.traced import traced
 
 __all__ = [
     "gradients_again",
@@ -30,16 +31,11 @@ _PLAIN = (Tensor, torch.nn.Parameter, type(None))
 
 def wants_gradient(tensors: Sequence[Tensor | None]) -> bool:
     """Whether a call on these tensors will be differentiated, as far as it can be known."""
-    if transforms() or _traced():
+    if transforms() or traced():
         # Inside one no tensor tells of all that look at it from outside; a trace serves with gradients and
         # without.
         return True
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-
-
-def _traced() -> bool:
-    # torch.jit exports is_tracing without types, to mypy not at all.
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def in_graph(*tensors: Tensor | None) -> bool:
@@ -48,7 +44,7 @@ def in_graph(*tensors: Tensor | None) -> bool:
     Where nobody does, the same code is called without the dispatcher, which would cost a small
     layer as much as its arithmetic.
     """
-    if torch.compiler.is_compiling() or _traced():
+    if torch.compiler.is_compiling() or traced():
         return True
     # torch has no public question for the modes that watch every operator.
     watched: bool = torch._C._len_torch_dispatch_stack() > 0

@@ -71,7 +71,7 @@ def forced_isa(name: str) -> Iterator[None]:
     if kernels is None:
         raise BackendError(f"expected C++ kernels to run on {name!r}, got none: {missing()}")
     before: str = kernels.isa()
-    _use_isa(kernels, name, "forced_isa")
+    _use_isa(kernels, name)
     try:
         yield
     finally:
@@ -103,18 +103,18 @@ def _import() -> tuple[ModuleType | None, str | None]:
             f"runs in their place; to build them again, {_REINSTALL}"
         )
     if name := os.environ.get(_VARIABLE):
-        _use_isa(kernels, name, f"the environment variable {_VARIABLE}")
+        _use_isa(kernels, name, f"the environment variable {_VARIABLE}: ")
     return kernels, None
 
 
-def _use_isa(kernels: ModuleType, name: str, who: str) -> None:
+def _use_isa(kernels: ModuleType, name: str, who: str = "") -> None:
     try:
         kernels.use_isa(name)
     except ValueError:
         available: list[str] = kernels.isas()
         hint = did_you_mean(name, available, before="; ")
         raise BackendError(
-            f"{who} expected an instruction set that the kernels and this processor have, among "
+            f"{who}expected an instruction set that the kernels and this processor have, among "
             f"{', '.join(available)}, got {name!r}{hint}"
         ) from None
 

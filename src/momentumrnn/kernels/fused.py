@@ -28,6 +28,10 @@ def refuses(problem: Problem) -> str | None:
         return "torch has no fused RNN with modrelu"
     if problem.transformed:
         return "torch's fused recurrences have no rule for torch.func.vmap and forward-mode derivatives"
+    if problem.device.type == "cpu" and problem.cell.startswith("lstm"):
+        dtype = torch.get_autocast_dtype("cpu") if problem.autocast else problem.dtype
+        if dtype is torch.float16:
+            return "torch's fused LSTM has no float16 on most CPUs"
     return None
 
 

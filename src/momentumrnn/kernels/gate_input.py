@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from momentumrnn.kernels.packed import PackedRows
+from momentumrnn.traced import traced
 
 if TYPE_CHECKING:
     from momentumrnn.kernels.adaptive_operator import RuleInputs
@@ -45,7 +46,8 @@ class GateInput(NamedTuple):
     @property
     def one_step(self) -> bool:
         """Whether these are the gate inputs of a single step of a dense batch."""
-        return self.packed is None and self.features.shape[0] == 1
+        # A trace by torch.jit of one step is to serve more of them.
+        return self.packed is None and self.features.shape[0] == 1 and not traced()
 
     def multiplied(self) -> Tensor:
         """Return d, (T, B, G·h) or (N, G·h)."""

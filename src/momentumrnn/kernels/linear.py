@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from momentumrnn.errors import InputError
 from momentumrnn.kernels.derivatives import (
     holds_many,
     in_graph,
@@ -15,7 +16,7 @@ from momentumrnn.kernels.derivatives import (
     one_by_one,
     wants_gradient,
 )
-from momentumrnn.kernels.operands import check_sizes
+from momentumrnn.kernels.operands import check_operand, check_sizes
 from momentumrnn.kernels.operators import LIBRARY, address, compiled, empty, plain, plain_if_any
 from momentumrnn.kernels.packed import PackedRows
 
@@ -51,7 +52,7 @@ def linear_filter(
     else:
         decay = torch.full((1,), decay, dtype=torch.float64)
     sizes = None if packed is None else packed.batch_sizes
-    # As a number, a trace by torch.jit would hold that of its example.
+    # For whoever looks at shapes alone; a trace by torch.jit holds that of its example.
     batch = None if packed is None else packed.lengths.shape[0]
     inputs = (x, ones, decay, gain, sizes, batch)
     if in_graph(x):
@@ -62,19 +63,28 @@ def linear_filter(
     return p, last
 
 
-def _sequences(rows: Tensor, batch: int | None) -> int:
-    """Return B; ``batch`` is given for the rows of a packed batch, which do not tell."""
-    return rows.shape[1] if batch is None else batch
+def _check(rows: Tensor, decay: Tensor, batch_sizes: Tensor | None) -> int:
+    """Check what the kernel trusts; ``rows`` is x or its gradient. Return B."""
+    check_sizes(batch_sizes, rows.shape[0])
+    sequences = rows.shape[1] if batch_sizes is None else int(batch_sizes[0])
+    steps = rows.shape[0] if batch_sizes is None else batch_sizes.shape[0]
+    shape = tuple(decay.shape)
+    if shape not in ((1,), (steps,), (1, 1), (steps, 1), (steps, sequences), (1, sequences)):
+        raise InputError(
+            f"expected the decay of a rule as (1,), ({steps},) or ({steps}, {sequences}), one for each of "
+            f"{steps} steps and {sequences} sequences, got {shape}"
+        )
+    return sequences
 
 
 def _describe(
-    rows: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int | None
+    rows: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, sequences: int
 ) -> dict[str, Any]:
     """Describe what both directions share; ``rows`` is x or its gradient."""
     return {
         "threads": torch.get_num_threads(),
         "steps": rows.shape[0] if batch_sizes is None else batch_sizes.shape[0],
-        "batch": _sequences(rows, batch),
+        "batch": sequences,
         "sizes": address(batch_sizes),
         "features": rows.shape[-1],
         "ones": int(ones),
@@ -90,11 +100,11 @@ def _linear_filter(
     x: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int | None
 ) -> tuple[Tensor, Tensor]:
     x, decay, batch_sizes = plain(x), plain(decay), plain_if_any(batch_sizes)
-    check_sizes(batch_sizes, x.shape[0])
+    sequences = _check(x, decay, batch_sizes)
     width = x.shape[-1] + int(ones)
-    p, last = empty((*x.shape[:-1], width), x), x.new_empty((_sequences(x, batch), width))
+    p, last = empty((*x.shape[:-1], width), x), x.new_empty((sequences, width))
     if p.numel():
-        problem = _describe(x, ones, decay, gain, batch_sizes, batch)
+        problem = _describe(x, ones, decay, gain, batch_sizes, sequences)
         problem |= {"x": address(x), "output": address(p), "last": address(last)}
         compiled().linear_forward(problem, x.dtype is torch.float64)
     return p, last
@@ -111,11 +121,12 @@ def _linear_filter_backward(
     batch: int | None,
 ) -> Tensor:
     decay, grad_output, batch_sizes = plain(decay), plain(grad_output), plain_if_any(batch_sizes)
-    check_sizes(batch_sizes, grad_output.shape[0])
+    sequences = _check(grad_output, decay, batch_sizes)
     grad_last = plain_if_any(grad_last)
+    check_operand("grad_last", grad_last, (sequences, grad_output.shape[-1]), grad_output)
     grad_x = empty((*grad_output.shape[:-1], grad_output.shape[-1] - int(ones)), grad_output)
     if grad_x.numel():
-        problem = _describe(grad_x, ones, decay, gain, batch_sizes, batch)
+        problem = _describe(grad_x, ones, decay, gain, batch_sizes, sequences)
         problem |= {"grad_output": address(grad_output), "grad_last": address(grad_last)}
         problem |= {"grad_x": address(grad_x)}
         compiled().linear_backward(problem, grad_output.dtype is torch.float64)
@@ -126,7 +137,7 @@ def _fake(
     x: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int | None
 ) -> tuple[Tensor, Tensor]:
     width = x.shape[-1] + int(ones)
-    return x.new_empty((*x.shape[:-1], width)), x.new_empty((_sequences(x, batch), width))
+    return x.new_empty((*x.shape[:-1], width)), x.new_empty((x.shape[1] if batch is None else batch, width))
 
 
 def _fake_backward(grad_output: Tensor, grad_last: Tensor | None, ones: bool, *_: Any) -> Tensor:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = ["PackedRows"]
+from momentumrnn.traced import traced
+
+__all__ = ["PackedRows", "first_size"]
 
 
 class PackedRows:
@@ -23,7 +27,7 @@ class PackedRows:
 
     def __init__(self, batch_sizes: Tensor, device: torch.device) -> None:
         steps = batch_sizes.shape[0]
-        batch = int(batch_sizes[0])
+        batch = first_size(batch_sizes)
         starts = batch_sizes.cumsum(0) - batch_sizes
         step = torch.repeat_interleave(torch.arange(steps), batch_sizes)
         sequence = torch.arange(step.shape[0]) - starts[step]
@@ -48,3 +52,9 @@ class PackedRows:
     def reverse(self, rows: Tensor) -> Tensor:
         """Return the rows (N, n) with every sequence running backwards; its own inverse."""
         return rows.index_select(0, self._mirrored)
+
+
+def first_size(batch_sizes: Tensor) -> int:
+    """Return the number of sequences, which in a trace by torch.jit stays the tensor's and is no constant."""
+    first: Any = batch_sizes[0]
+    return first if traced() else int(first)

@@ -126,10 +126,10 @@ class RNNCell(_RecurrentCell):
         dtype: what they are made of.
         rule: one of ``momentumrnn.rules``, or ``None``.
 
-    Inputs: input (B, d) or (d,); hx, ``None`` for zeros, or h (B, h) or (h,). With a rule hx is
+    **Inputs**: input (B, d) or (d,); hx, ``None`` for zeros, or h (B, h) or (h,). With a rule hx is
     (h, m), m the rule's NamedTuple with tensors (B, C), or ``None`` for the start.
 
-    Outputs: h'; with a rule (h', m').
+    **Outputs**: h'; with a rule (h', m').
 
     Raises:
         InputError: an input or state of the wrong shape, dtype or device.
@@ -252,10 +252,10 @@ class LSTMCell(_RecurrentCell):
         rule: one of ``momentumrnn.rules``, or ``None``.
         forget_gate: ``False`` for the original LSTM (2).
 
-    Inputs: input (B, d) or (d,); hx, ``None`` for zeros, or (h, c), each (B, h) or (h,). With a rule
+    **Inputs**: input (B, d) or (d,); hx, ``None`` for zeros, or (h, c), each (B, h) or (h,). With a rule
     hx is (h, c, m), m the rule's NamedTuple with tensors (B, C), or ``None`` for the start.
 
-    Outputs: (h', c'); with a rule (h', c', m').
+    **Outputs**: (h', c'); with a rule (h', c', m').
 
     Raises:
         InputError: an input or state of the wrong shape, dtype or device.

@@ -8,7 +8,8 @@ from torch.nn.utils.rnn import PackedSequence
 from momentumrnn import kernels
 from momentumrnn.kernels.problem import Problem
 from momentumrnn.layers.base import RecurrentLayer
-from momentumrnn.rules import Adam, RMSProp, Rule
+from momentumrnn.rules import Rule
+from momentumrnn.rules.adam import has_kernels
 
 __all__ = ["explain"]
 
@@ -67,7 +68,7 @@ def _what(rule: Rule | None, width: int, layer: RecurrentLayer, weight: Tensor) 
     if rule.commutes:
         features, channels = ("[x, 1]", width + 1) if layer.bias else ("x", width)
         return f"over {features} filtered by the rule ({channels} channels)"
-    runner = kernels.rule_backend(weight) if isinstance(rule, Adam | RMSProp) else None
+    runner = kernels.rule_backend(weight) if has_kernels(rule) else None
     by = "" if runner is None else f" by {runner}"
     space = "hidden" if rule.velocity == "hidden" else "gate"
     return f"over the rule's result{by} in {space} space ({layer.channels(rule)} channels)"

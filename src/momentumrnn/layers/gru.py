@@ -47,10 +47,12 @@ class GRU(RecurrentLayer):
     Inputs, outputs and errors are those of ``momentumrnn.RNN``.
 
     Weights:
-        - **weight_ih_l[k]**: W, (3h, d), gates in the order r, z, n; (h, d) in hidden velocity.
+        - **weight_ih_l[k]**: W, (3h, d), above the first layer (3h, directions · h), gates in the
+          order r, z, n. In hidden velocity the first size is h.
         - **weight_hh_l[k]**: U, (3h, h).
         - **bias_ih_l[k]**: of W's first size; the rule acts on it.
         - **bias_hh_l[k]**: (3h,); the rule does not act on it.
+        - those of a second direction end in ``_reverse``.
 
     Example:
         >>> import torch

@@ -10,7 +10,8 @@ from momentumrnn import kernels
 from momentumrnn.kernels import GateInput
 from momentumrnn.kernels.packed import PackedRows
 from momentumrnn.kernels.problem import autocasts
-from momentumrnn.rules import Adam, LinearRule, RMSProp, Rule, RuleState
+from momentumrnn.rules import LinearRule, Rule, RuleState
+from momentumrnn.rules.adam import has_kernels
 from momentumrnn.rules.base import last_step
 from momentumrnn.rules.scan import cumulative_decay, without_autocast
 
@@ -49,7 +50,7 @@ def gate_input(
         return GateInput(x, weight_ih, bias_ih, packed=packed), None
     if isinstance(rule, LinearRule) and rule.commutes:
         return _filtered_features(x, weight_ih, bias_ih, weight_hh, rule, state, packed, carry)
-    if isinstance(rule, Adam | RMSProp) and kernels.rule_backend(weight_ih) is not None:
+    if has_kernels(rule) and kernels.rule_backend(weight_ih) is not None:
         inputs, state = kernels.adaptive_rule(x, weight_ih, bias_ih, rule, state, packed)
         if rule.velocity == "hidden":
             inputs = GateInput(inputs.features, weight_hh, packed=packed)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from momentumrnn.kernels.packed import PackedRows
+from momentumrnn.kernels.packed import PackedRows, first_size
 
 __all__ = ["Layout"]
 
@@ -36,7 +36,7 @@ class Layout(NamedTuple):
         """Return the batch in the layers' own form, and what it came in."""
         if isinstance(x, PackedSequence):
             packed = PackedRows(x.batch_sizes, x.data.device)
-            return x.data, cls(int(x.batch_sizes[0]), packed=packed, origin=x)
+            return x.data, cls(first_size(x.batch_sizes), packed=packed, origin=x)
         if x.dim() == 2:
             return x.unsqueeze(1), cls(1, unbatched=True)
         if batch_first:

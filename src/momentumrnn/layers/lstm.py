@@ -49,26 +49,30 @@ class LSTM(RecurrentLayer):
         weight_dropout: DropConnect on U: in training each call drops every entry with this
             probability, one mask for all its steps, and scales the rest by 1/(1 - probability).
 
-    Inputs: input, hx
-        - **input**: (T, B, d), (B, T, d) with ``batch_first``, (T, d) unbatched, or a
-          ``PackedSequence``; T >= 1; of the weights' dtype and device.
-        - **hx**: ``None`` for zeros, or (h_0, c_0): (layers · directions, B, proj_size or h) and
-          (layers · directions, B, h), without B if unbatched. With ``carry_momentum``,
-          (h_0, c_0, m_0); m_0 may be ``None``.
+    **Inputs**: input, hx
 
-    Outputs: output, (h_n, c_n)
-        - **output**: (T, B, directions · (proj_size or h)), or in the input's layout.
-        - **h_n, c_n**: as h_0, c_0. With ``carry_momentum``, (h_n, c_n, m_n): m_n is the rule's
-          NamedTuple, each tensor stacked over layers and directions like h_n. Given back with the
-          next chunk of a sequence it makes the chunks equal the whole.
+    - **input**: (T, B, d), (B, T, d) with ``batch_first``, (T, d) unbatched, or a
+      ``PackedSequence``; T >= 1; of the weights' dtype and device.
+    - **hx**: ``None`` for zeros, or (h_0, c_0): (layers · directions, B, proj_size or h) and
+      (layers · directions, B, h), without B if unbatched. With ``carry_momentum``,
+      (h_0, c_0, m_0); m_0 may be ``None``.
+
+    **Outputs**: output, (h_n, c_n)
+
+    - **output**: (T, B, directions · (proj_size or h)), or in the input's layout.
+    - **h_n, c_n**: as h_0, c_0. With ``carry_momentum``, (h_n, c_n, m_n): m_n is the rule's
+      NamedTuple, each tensor stacked over layers and directions like h_n. Given back with the
+      next chunk of a sequence it makes the chunks equal the whole.
 
     Weights:
-        - **weight_ih_l[k]**: W, (G·h, d), gates in the order i, f, g, o; (h, d), or (proj_size, d),
-          in hidden velocity.
+        - **weight_ih_l[k]**: W, (G·h, d), above the first layer (G·h, directions · (proj_size or h)).
+          G = 4, gates in the order i, f, g, o; or 3 without forget gate, i, g, o. In hidden velocity
+          the first size is proj_size or h.
         - **weight_hh_l[k]**: U, (G·h, proj_size or h).
         - **bias_ih_l[k]**: of W's first size; the rule acts on it.
         - **bias_hh_l[k]**: (G·h,); the rule does not act on it.
         - **weight_hr_l[k]**: (proj_size, h), with a projection.
+        - those of a second direction end in ``_reverse``.
 
     Raises:
         InputError: an input or state of the wrong shape, dtype or device, or an empty sequence.

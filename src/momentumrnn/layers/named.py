@@ -1,6 +1,7 @@
 """The paper's names: a layer and a rule in one, with the rule's arguments by keyword.
 
-The defaults are the coefficients of the paper's permuted MNIST runs, its longest benchmark.
+The defaults are the coefficients of the paper's permuted MNIST runs, its longest benchmark; where it has
+none, those of the nearest: MomentumLSTM's for MomentumRNN and MomentumGRU, SRLSTM's step size for NAGLSTM.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ __all__ = [
 
 @passes_on("rule")
 class MomentumRNN(RNN):
-    r"""An ``momentumrnn.RNN`` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
+    r"""A ``momentumrnn.RNN`` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
 
     Args:
         *args: those of ``momentumrnn.RNN``.
-        momentum: μ in [0, 1).
+        momentum: μ in [0, 1), above 0 where learned.
         step_size: s > 0.
         velocity: ``"gate"`` or ``"hidden"``, see ``momentumrnn.rules.HeavyBall``.
         learnable: ``False``, ``True`` or ``"channel"``.
@@ -65,7 +66,7 @@ class MomentumGRU(GRU):
 
     Args:
         *args: those of ``momentumrnn.GRU``.
-        momentum: μ in [0, 1).
+        momentum: μ in [0, 1), above 0 where learned.
         step_size: s > 0.
         velocity: ``"gate"`` or ``"hidden"``, see ``momentumrnn.rules.HeavyBall``.
         learnable: ``False``, ``True`` or ``"channel"``.
@@ -93,11 +94,11 @@ class MomentumGRU(GRU):
 
 @passes_on("rule")
 class MomentumLSTM(LSTM):
-    r"""An ``momentumrnn.LSTM`` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
+    r"""A ``momentumrnn.LSTM`` with heavy-ball momentum, (9): v_t = μ v_{t-1} + s (W x_t + b).
 
     Args:
         *args: those of ``momentumrnn.LSTM``.
-        momentum: μ in [0, 1).
+        momentum: μ in [0, 1), above 0 where learned.
         step_size: s > 0.
         velocity: ``"gate"`` or ``"hidden"``, see ``momentumrnn.rules.HeavyBall``.
         learnable: ``False``, ``True`` or ``"channel"``.
@@ -126,7 +127,7 @@ class MomentumLSTM(LSTM):
 
 @passes_on("rule")
 class NAGLSTM(LSTM):
-    r"""An ``momentumrnn.LSTM`` with Nesterov momentum, §2.4: μ_k = k/(k + 3).
+    r"""A ``momentumrnn.LSTM`` with Nesterov momentum, §2.4: μ_k = k/(k + 3).
 
     Args:
         *args: those of ``momentumrnn.LSTM``.
@@ -156,7 +157,7 @@ class NAGLSTM(LSTM):
 
 @passes_on("rule")
 class SRLSTM(LSTM):
-    r"""An ``momentumrnn.LSTM`` with Nesterov momentum restarted every F steps, §2.4.
+    r"""A ``momentumrnn.LSTM`` with Nesterov momentum restarted every F steps, §2.4.
 
     Args:
         *args: those of ``momentumrnn.LSTM``.
@@ -188,14 +189,14 @@ class SRLSTM(LSTM):
 
 @passes_on("rule")
 class AdamLSTM(LSTM):
-    r"""An ``momentumrnn.LSTM`` with Adam's rule, (15).
+    r"""A ``momentumrnn.LSTM`` with Adam's rule, (15).
 
     Args:
         *args: those of ``momentumrnn.LSTM``.
-        momentum: μ in [0, 1).
+        momentum: μ in [0, 1), above 0 where learned.
         step_size: s > 0.
-        beta: β in [0, 1).
-        eps: ε > 0.
+        beta: β in [0, 1), above 0 where learned.
+        eps: ε, 2⁻⁶³ or more.
         velocity: ``"gate"`` or ``"hidden"``, see ``momentumrnn.rules.Adam``.
         learnable: ``False``, ``True`` or ``"channel"``.
         **kwargs: those of ``momentumrnn.LSTM``, but ``rule``.
@@ -225,13 +226,13 @@ class AdamLSTM(LSTM):
 
 @passes_on("rule")
 class RMSPropLSTM(LSTM):
-    r"""An ``momentumrnn.LSTM`` with RMSProp's rule, §2.4: Adam's with μ = 0.
+    r"""A ``momentumrnn.LSTM`` with RMSProp's rule, §2.4: Adam's with μ = 0.
 
     Args:
         *args: those of ``momentumrnn.LSTM``.
         step_size: s > 0.
-        beta: β in [0, 1).
-        eps: ε > 0.
+        beta: β in [0, 1), above 0 where learned.
+        eps: ε, 2⁻⁶³ or more.
         velocity: ``"gate"`` or ``"hidden"``, see ``momentumrnn.rules.RMSProp``.
         learnable: ``False``, ``True`` or ``"channel"``.
         **kwargs: those of ``momentumrnn.LSTM``, but ``rule``.

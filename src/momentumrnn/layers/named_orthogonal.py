@@ -1,6 +1,7 @@
 """The paper's names of orthogonal layers, with the rule's arguments by keyword.
 
-The defaults are the coefficients of the paper's permuted MNIST runs with 512 hidden units.
+The defaults are the coefficients of the paper's permuted MNIST runs with 512 hidden units, but for
+``rebase_every``, which is infinite there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["DTRIV", "SRDTRIV", "AdamDTRIV", "ExpRNN", "MomentumDTRIV", "RMSPropD
 
 @passes_on("rule", "map", "rebase_every")
 class ExpRNN(OrthogonalRNN):
-    r"""An ``momentumrnn.OrthogonalRNN`` by the matrix exponential with a fixed base: U = B exp(A - Aᵀ).
+    r"""A ``momentumrnn.OrthogonalRNN`` by the matrix exponential with a fixed base: U = B exp(A - Aᵀ).
 
     Args:
         *args: those of ``momentumrnn.OrthogonalRNN``.
@@ -40,7 +41,7 @@ class ExpRNN(OrthogonalRNN):
 
 @passes_on("rule")
 class DTRIV(OrthogonalRNN):
-    r"""An ``momentumrnn.OrthogonalRNN`` by dynamic trivialization: the base changes every K optimizer steps.
+    r"""A ``momentumrnn.OrthogonalRNN`` by dynamic trivialization: the base changes every K optimizer steps.
 
     Args:
         *args: those of ``momentumrnn.OrthogonalRNN``.
@@ -69,7 +70,7 @@ class MomentumDTRIV(OrthogonalRNN):
 
     Args:
         *args: those of ``momentumrnn.OrthogonalRNN``.
-        momentum: μ in [0, 1).
+        momentum: μ in [0, 1), above 0 where learned.
         step_size: s > 0.
         velocity: ``"gate"`` or ``"hidden"``, see ``momentumrnn.rules.HeavyBall``.
         learnable: ``False``, ``True`` or ``"channel"``.
@@ -103,10 +104,10 @@ class AdamDTRIV(OrthogonalRNN):
 
     Args:
         *args: those of ``momentumrnn.OrthogonalRNN``.
-        momentum: μ in [0, 1).
+        momentum: μ in [0, 1), above 0 where learned.
         step_size: s > 0.
-        beta: β in [0, 1).
-        eps: ε > 0.
+        beta: β in [0, 1), above 0 where learned.
+        eps: ε, 2⁻⁶³ or more.
         velocity: ``"gate"`` or ``"hidden"``, see ``momentumrnn.rules.Adam``.
         learnable: ``False``, ``True`` or ``"channel"``.
         rebase_every: K, optimizer steps from one base to the next; ``math.inf`` for a single change.
@@ -142,8 +143,8 @@ class RMSPropDTRIV(OrthogonalRNN):
     Args:
         *args: those of ``momentumrnn.OrthogonalRNN``.
         step_size: s > 0.
-        beta: β in [0, 1).
-        eps: ε > 0.
+        beta: β in [0, 1), above 0 where learned.
+        eps: ε, 2⁻⁶³ or more.
         velocity: ``"gate"`` or ``"hidden"``, see ``momentumrnn.rules.RMSProp``.
         learnable: ``False``, ``True`` or ``"channel"``.
         rebase_every: K, optimizer steps from one base to the next; ``math.inf`` for a single change.

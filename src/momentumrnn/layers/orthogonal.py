@@ -50,7 +50,7 @@ def _module_of(name: str) -> str:
 class OrthogonalRNN(OrthogonalWeights, RecurrentLayer):
     r"""A recurrent layer with an orthogonal recurrent matrix, behind a momentum rule.
 
-    For every step, §3.3 of the paper, with heavy-ball momentum the (9) of this cell,
+    For every step, with heavy-ball momentum (9) of the paper for this cell,
 
         a_t = W x_t + bias_ih
         d_t = rule(a_0 … a_t)

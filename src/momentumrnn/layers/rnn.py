@@ -46,16 +46,18 @@ class RNN(RecurrentLayer):
         rule: one of ``momentumrnn.rules``, or ``None``; every layer and direction gets a copy.
         carry_momentum: whether the rule's state is part of the layer's state.
 
-    Inputs: input, hx
-        - **input**: (T, B, d), (B, T, d) with ``batch_first``, (T, d) unbatched, or a
-          ``PackedSequence``; T >= 1; of the weights' dtype and device.
-        - **hx**: ``None`` for zeros, or h_0, (layers · directions, B, h), without B if unbatched.
-          With ``carry_momentum``, (h_0, m_0); m_0 may be ``None``.
+    **Inputs**: input, hx
 
-    Outputs: output, h_n
-        - **output**: (T, B, directions · h), or in the input's layout.
-        - **h_n**: as h_0. With ``carry_momentum``, (h_n, m_n): m_n is the rule's NamedTuple, each
-          tensor stacked over layers and directions like h_n.
+    - **input**: (T, B, d), (B, T, d) with ``batch_first``, (T, d) unbatched, or a
+      ``PackedSequence``; T >= 1; of the weights' dtype and device.
+    - **hx**: ``None`` for zeros, or h_0, (layers · directions, B, h), without B if unbatched.
+      With ``carry_momentum``, (h_0, m_0); m_0 may be ``None``.
+
+    **Outputs**: output, h_n
+
+    - **output**: (T, B, directions · h), or in the input's layout.
+    - **h_n**: as h_0. With ``carry_momentum``, (h_n, m_n): m_n is the rule's NamedTuple, each
+      tensor stacked over layers and directions like h_n.
 
     Weights:
         - **weight_ih_l[k]**: W, (h, d), or (h, directions · h) above the first layer.

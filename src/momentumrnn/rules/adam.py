@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from momentumrnn.rules.base import Learnable, Rule, RuleState, Velocity, last_st
 from momentumrnn.rules.coefficients import FRACTION, POSITIVE
 from momentumrnn.rules.scan import linear_scan, linear_step
 
-__all__ = ["Adam", "AdamState", "RMSProp", "RMSPropState"]
+__all__ = ["Adam", "AdamState", "RMSProp", "RMSPropState", "has_kernels"]
 
 
 class AdamState(NamedTuple):
@@ -202,3 +202,8 @@ class RMSProp(_RootMeanSquare):
         second_moment = self._second_moment(linear_step, drive, m)
         velocity = linear_step(0.0, drive, None, self._coefficient_for_scan("step_size"))
         return self._scale(velocity, second_moment), RMSPropState(second_moment)
+
+
+def has_kernels(rule: Rule | None) -> TypeGuard[Adam | RMSProp]:
+    """Whether a kernel may stand in for the rule: not for a subclass that runs in a way of its own."""
+    return isinstance(rule, Adam | RMSProp) and type(rule).run in (Adam.run, RMSProp.run)

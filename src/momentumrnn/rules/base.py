@@ -64,8 +64,12 @@ class Rule(nn.Module, ABC):
 
     @property
     def commutes(self) -> bool:
-        """Whether the rule may be applied to [x, 1] instead of W x + b: linear, and alike in all channels."""
-        return isinstance(self, LinearRule) and self.learnable != "channel"
+        """Whether the rule may be applied to [x, 1] instead of W x + b: linear, and alike in all channels.
+
+        A ``LinearRule`` that runs in a way of its own is taken at its word, and not filtered instead.
+        """
+        as_linear = isinstance(self, LinearRule) and type(self).run is LinearRule.run
+        return as_linear and self.learnable != "channel"
 
     def bind(
         self, channels: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None

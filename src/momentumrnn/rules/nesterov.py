@@ -83,13 +83,12 @@ class Nesterov(LinearRule):
         return self.schedule(count)
 
     def next_state(self, velocity: Tensor, state: RuleState, steps: int | Tensor) -> RuleState:
-        if state is not None:
-            step = state.step + (steps if isinstance(steps, int) else steps.to(state.step.device))
-        elif isinstance(steps, int):
-            step = torch.full(velocity.shape[:1], steps, dtype=torch.int64, device=velocity.device)
-        else:
-            step = steps.to(velocity.device)
-        return NesterovState(velocity, step)
+        device = velocity.device
+        before = (
+            torch.zeros(velocity.shape[:1], dtype=torch.int64, device=device) if state is None else state.step
+        )
+        # A number may be one that only a graph knows: a symbol, or in a trace by torch.jit a tensor.
+        return NesterovState(velocity, before + (steps.to(device) if isinstance(steps, Tensor) else steps))
 
 
 class ScheduledRestart(Nesterov):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 __all__ = ["cumulative_decay", "linear_scan", "linear_scan_loop", "linear_step", "without_autocast"]
 
-_SHORTEST_CHUNK, _LONGEST_CHUNK = 12, 24
+_SHORTEST_CHUNK, _USUAL_CHUNK, _LONGEST_CHUNK = 12, 16, 24
 
 
 def linear_scan(
@@ -128,13 +128,17 @@ def cumulative_decay(decay: float | Tensor, steps: int, like: Tensor) -> Tensor:
 def _scan(decay: Tensor, x: Tensor, initial: Tensor | None, gain: float | Tensor = 1.0) -> Tensor:
     """Scan with ``decay`` of shape (T or 1, B or 1, C or 1); at most one of B and C above 1."""
     steps = x.shape[0]
-    if steps == 1:
+    # In a graph that is to serve other lengths, too, nothing may hang on this one: a symbol, or in a trace by
+    # torch.jit a tensor.
+    open_ended = torch.compiler.is_compiling() or type(steps) is not int
+    if steps == 1 and not open_ended:
         y = x * gain
         return y if initial is None else torch.addcmul(y, decay[:1].to(x.dtype), initial)
-    size = _chunk_size(steps)
+    size = _chunk_size(steps, open_ended)
     chunks = -(-steps // size)
     missing = chunks * size - steps
-    blocks = (F.pad(x, (0, 0, 0, 0, 0, missing)) if missing else x).unflatten(0, (chunks, size))
+    pads = open_ended or missing
+    blocks = (F.pad(x, (0, 0, 0, 0, 0, missing)) if pads else x).unflatten(0, (chunks, size))
     if decay.shape[0] == 1:
         decay = decay.expand(size, -1, -1).unsqueeze(0)
     else:
@@ -150,7 +154,7 @@ def _scan(decay: Tensor, x: Tensor, initial: Tensor | None, gain: float | Tensor
     elif initial is not None:
         y = torch.addcmul(y, from_start.to(x.dtype), initial)
     y = y.flatten(0, 1)
-    return y[:steps] if missing else y
+    return y[:steps] if pads else y
 
 
 def _responses(decay: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,10 +181,12 @@ def _apply(matrix: Tensor, x: Tensor) -> Tensor:
     return torch.einsum("ijc,njbc->nibc", matrix[0, :, :, 0], x)
 
 
-def _chunk_size(steps: int) -> int:
+def _chunk_size(steps: int, open_ended: bool) -> int:
     """Choose the chunk length that needs the least padding: a padded input is a copied one."""
     if steps <= _LONGEST_CHUNK:
         return steps
+    if open_ended:
+        return _USUAL_CHUNK
     return min(range(_LONGEST_CHUNK, _SHORTEST_CHUNK - 1, -1), key=lambda size: -steps % size)
 
 

@@ -108,7 +108,7 @@ class Recipe:
         }
 
     def to_toml(self) -> str:
-        """The recipe as TOML, every default written out; reading it gives an equal recipe."""
+        """The recipe as TOML; reading it gives an equal recipe. Keys without a value are left out."""
         return write_toml(self.sections())
 
     @staticmethod

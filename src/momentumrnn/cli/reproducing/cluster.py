@@ -96,7 +96,7 @@ class RayExecutor:
             import ray
         except ModuleNotFoundError as error:
             raise ReproduceError(
-                "--executor ray: Ray is not installed; pip install 'momentumrnn[ray]'"
+                "--executor ray: Ray is not installed; pip install 'momentumrnn[ray]', or '.[ray]'"
             ) from error
         self._ray: Any = ray
         self._at_once, self._bound = at_once, bound
