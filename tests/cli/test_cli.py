@@ -160,6 +160,7 @@ def test_a_reader_that_has_gone_and_a_terminal_without_dashes(words, tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
         process.stdout.close()
         told = process.stderr.read()
+    assert process.returncode != 0
     assert b"Traceback" not in told
     assert b"Exception ignored" not in told
     if words[0] == "report":

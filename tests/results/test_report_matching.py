@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 from made_runs import VERSIONS, history, write_cost, write_plan, write_run
@@ -148,6 +149,21 @@ def test_a_cell_of_a_grid_may_be_a_row_of_a_table(tmp_path):
     cell = Row("mnist-momentum-lstm-256", ("rule.momentum=0.6", "rule.step_size=0.6"))
     assert [run.folder.name for run in placed.runs_of(cell, cell.load())] == ["a"]
     assert {name for _, name in experiments_to_show(matched, [])} >= {"table1", "fig3"}
+
+
+def test_the_same_run_twice_is_one_seed_outside_of_tables_too(tmp_path):
+    own = load_recipe("digits-lstm").override(["optimizer.lr=0.123"])
+    for name, measured in (("a", epochs(90.0)), ("b", epochs(90.0, 91.0)), ("c", epochs(90.0))):
+        write_run(tmp_path / name, own, measured)
+    matched = match_runs(find_runs([tmp_path]))
+    assert [run.folder.name for run in matched.others] == ["b"]
+    assert sum("is the same run, seed 0" in told for told in matched.warnings) == 2
+
+
+def test_a_report_from_inside_a_run_goes_beside_it(tmp_path, monkeypatch):
+    write_run(tmp_path / "a", load_recipe("digits-lstm"), epochs(90.0))
+    monkeypatch.chdir(tmp_path / "a")
+    assert default_out([Path()]) == tmp_path / "report"
 
 
 def test_of_the_same_run_twice_the_longer_one_counts(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -304,6 +305,29 @@ def test_learning_rates_are_put_back_to_the_last_bit():
 def test_when_validation_has_stalled(perplexities, patience, stalled):
     history = [Epoch(0, 0, 0, 0, value, value, 0, 0, 0, PERPLEXITY) for value in perplexities]
     assert has_stalled(history, patience) == stalled
+
+
+def test_what_is_refused_leaves_the_folder_as_it_was(data, tmp_path):
+    folder, run = tmp_path / "data" / "mine", tmp_path / "run"
+    shutil.copytree(data / "mine", folder)
+    train(recipe_of("training.epochs=1"), run, data=tmp_path / "data")
+    (run / "diverged.txt").write_text("in step 3 of epoch 1\n")
+    recipe, text = (run / "recipe.toml").read_text(), (folder / "valid.txt").read_text()
+    longer = recipe_of("training.epochs=2")
+    (folder / "valid.txt").write_text(text + "w1 w2\n")
+    with pytest.raises(CheckpointError, match="not what the data give now"):
+        train(longer, run, data=tmp_path / "data")
+    (folder / "valid.txt").write_text(text)
+    for path in (run / "checkpoints").rglob("state.pt"):
+        path.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError):
+        train(longer, run, data=tmp_path / "data")
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(CheckpointError, match="metrics of 1 epochs and no checkpoint to go on from"):
+        train(longer, run, data=tmp_path / "data")
+    assert (run / "recipe.toml").read_text() == recipe
+    assert (run / "diverged.txt").exists()
+    assert train(recipe_of("training.epochs=1"), run, data=tmp_path / "data").already_finished
 
 
 def test_a_text_that_has_changed_is_refused(data, tmp_path):

@@ -135,3 +135,10 @@ def test_bars_show_the_metric():
         bars.epoch(error_row(1, 2.5, 3.5, MSE))
         bars.step(2, 5, 1.25, 9.75)
     assert "epoch 2/2 step 5/10 loss 1.2500 mse 9.7500 validation 2.5000" in screen.getvalue()
+
+
+def test_a_line_is_in_the_log_at_once(monkeypatch):
+    written = []
+    monkeypatch.setattr("builtins.print", lambda *words, **options: written.append(options))
+    Lines().begin("run", epochs=3, steps=10, epoch=2, step=4)
+    assert written == [{"flush": True}]

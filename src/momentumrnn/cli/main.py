@@ -22,7 +22,8 @@ EXPECTED = (
     BenchmarkError,
     ReproduceError,
 )
-FAILED, INTERRUPTED = 2, 130
+# The last is what a shell reports of a process that SIGPIPE has ended: the work need not be done.
+FAILED, INTERRUPTED, READER_GONE = 2, 130, 141
 # What the extra [experiments] brings, by the names it is imported under.
 EXTRA = {
     "lightning_fabric",
@@ -86,7 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader, such as `head`, has gone; nothing is left to be said, at the end of the process either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return READER_GONE
+    except MemoryError as error:
+        return _fail(
+            f"error: out of memory ({error}); make the batch, the sequences or the model smaller", FAILED
+        )
     except OSError as error:
         return _fail(f"error: {error}", FAILED)
     return 0

@@ -96,7 +96,8 @@ def default_out(paths: Sequence[Path]) -> Path:
         paths: As for ``find_runs``.
     """
     first = next((path for path in paths if path.is_dir()), paths[0])
-    return (first.parent if (first / RECIPE).exists() else first) / "report"
+    beside = first.parent if first.name not in ("", "..") else first.resolve().parent
+    return (beside if (first / RECIPE).exists() else first) / "report"
 
 
 def _walk(path: Path, warnings: list[str]) -> Iterator[Path]:

@@ -116,7 +116,7 @@ def match_runs(found: Found) -> Matched:
             warnings.append(f"the plan in {folder} is left out: {error}")
             continue
         placed.setdefault(setting, Placed(setting)).plans.append(plan)
-    others: list[RunRecord] = []
+    others: dict[Hashable, dict[int, RunRecord]] = {}
     for run in found.runs:
         beside = found.plans.get(run.folder.resolve().parent)
         row, setting = None, Setting()
@@ -126,13 +126,13 @@ def match_runs(found: Found) -> Matched:
         if row is None:
             row, setting = _row_by_recipe(run), Setting()
         if row is None:
-            others.append(run)
+            _place(others.setdefault(setting_of(run.recipe), {}), run, warnings)
         else:
             at = placed.setdefault(setting, Placed(setting))
             _place(at.runs.setdefault(row, {}), run, warnings)
     return Matched(
         sorted(placed.values(), key=lambda at: (at.setting.smoke, len(at.setting.overrides))),
-        others,
+        [run for runs in others.values() for run in runs.values()],
         warnings,
     )
 

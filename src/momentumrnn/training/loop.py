@@ -82,6 +82,7 @@ class Loop:
             # Other dropout masks than the first process's, whose sequences are others.
             torch.manual_seed(recipe.training.seed + processes.rank * 2**32)
         self._restore()
+        self._write(lambda: self.run.go_on(recipe))
         self.last_save = self.last_read = time.monotonic()
 
     def run_all_epochs(self) -> None:
@@ -256,6 +257,7 @@ class Loop:
         found = self.processes.lead(lambda: load_latest_checkpoint(self.run.checkpoints))
         stored = self.processes.broadcast(None if found is None else (found.weights, found.state))
         if stored is None:
+            self.processes.lead(self.run.check_unbegun)
             return
         weights, state = stored
         if "weight" not in state:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Protocol
 
@@ -80,9 +81,10 @@ class Lines:
     """
 
     def __init__(
-        self, write: Callable[[str], None] = print, clock: Callable[[], float] = time.monotonic
+        self, write: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._write, self._clock = write, clock
+        # At once: a log is read while the run lasts, and a killed process writes nothing more.
+        self._write, self._clock = write or partial(print, flush=True), clock
         self._run, self._epochs, self._steps = "", 0, 0
         self._metric = ACCURACY
         self._last = -SECONDS_BETWEEN_LINES

@@ -151,14 +151,35 @@ class RunFolder:
                 stack.enter_context(FolderLock(self.path / LOCK))
                 # Once more: another process may have begun a run here in between.
                 self.check_recipe(recipe)
-                if self.recipe() != recipe:
+                if self.recipe() is None:
                     write_atomically(self.path / RECIPE, recipe.to_toml())
                 self.checkpoints.mkdir(exist_ok=True)
                 discard_unfinished(self.path)
                 discard_unfinished(self.checkpoints)
-                (self.path / DIVERGED).unlink(missing_ok=True)
                 self._record(versions)
             yield
+
+    def go_on(self, recipe: Recipe) -> None:
+        """Write down what the run is now, when nothing is left that could refuse to go on with it.
+
+        Args:
+            recipe: The recipe that runs, perhaps for more epochs than before.
+        """
+        if self.recipe() != recipe:
+            write_atomically(self.path / RECIPE, recipe.to_toml())
+        (self.path / DIVERGED).unlink(missing_ok=True)
+
+    def check_unbegun(self) -> None:
+        """Refuse to begin a run anew that was trained before.
+
+        Raises:
+            CheckpointError: There are measured epochs.
+        """
+        if epochs := len(self.history()):
+            raise CheckpointError(
+                f"{self.path} holds the metrics of {epochs} epochs and no checkpoint to go on from; bring "
+                "its checkpoints back, or choose another folder with --out, or delete this one to begin anew"
+            )
 
     def _record(self, versions: dict[str, Any]) -> None:
         starts = self.starts()
