@@ -485,7 +485,7 @@ def test_a_trace_holds_no_length(rule, dtype, steps):
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(layer, (torch.randn(steps, 2, 3, dtype=dtype),), check_trace=False)
-        for other in (60, 33, 25):
+        for other in (60, 33, 25, 10, 1):
             x = torch.randn(other, 2, 3, dtype=dtype)
             assert_close(traced(x)[0], layer(x)[0])
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from momentumrnn.errors import BackendError, InputError
 from momentumrnn.kernels.problem import transforms
-from momentumrnn.traced import traced
+from momentumrnn.kernels.tracing import traced
 
 __all__ = [
     "gradients_again",

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from momentumrnn.kernels.packed import PackedRows
-from momentumrnn.traced import traced
+from momentumrnn.kernels.tracing import traced
 
 if TYPE_CHECKING:
     from momentumrnn.kernels.adaptive_operator import RuleInputs

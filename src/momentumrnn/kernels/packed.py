@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from momentumrnn.traced import traced
+from momentumrnn.kernels.tracing import traced
 
 __all__ = ["PackedRows", "first_size"]
 

@@ -1,11 +1,13 @@
-"""What ``torch.compile`` should not look into."""
+"""What a recorded call holds: ``torch.compile`` constants, ``torch.jit.trace`` no sizes of its example."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["constant"]
+import torch
+
+__all__ = ["constant", "traced"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -17,3 +19,9 @@ def constant(function: F) -> F:
     """
     vars(function)["_dynamo_marked_constant"] = True
     return function
+
+
+def traced() -> bool:
+    """Whether ``torch.jit.trace`` records this call, to replay it on tensors of other sizes."""
+    # torch.jit exports is_tracing without types, to mypy not at all.
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]

@@ -146,11 +146,13 @@ def _scan(decay: Tensor, x: Tensor, initial: Tensor | None, gain: float | Tensor
     from_start, from_inputs = _responses(decay)
     y = _apply((from_inputs * gain).to(x.dtype), blocks)
     if chunks > 1:
+        # No chunk starts at the last end; but where the number of chunks is open, there may be no other.
+        wanted = chunks if open_ended else chunks - 1
         ends = _scan(
-            from_start[:, -1] if decay.shape[0] == 1 else from_start[:-1, -1], y[:, -1][:-1], initial
+            from_start[:, -1] if decay.shape[0] == 1 else from_start[:wanted, -1], y[:wanted, -1], initial
         )
         first = torch.zeros_like(ends[:1]) if initial is None else initial.expand_as(ends[0]).unsqueeze(0)
-        y = torch.addcmul(y, from_start.to(x.dtype), torch.cat([first, ends]).unsqueeze(1))
+        y = torch.addcmul(y, from_start.to(x.dtype), torch.cat([first, ends])[:chunks].unsqueeze(1))
     elif initial is not None:
         y = torch.addcmul(y, from_start.to(x.dtype), initial)
     y = y.flatten(0, 1)
