@@ -252,28 +252,32 @@ def test_the_sizes_above_meet_every_way_to_run(cell):
     assert {e for e in every if e[1] or e[3:] != ("ready", False)} <= met
 
 
-# What only large recurrences reach: gates written past the cache, in rows of whole lines or of longer ones,
-# weights that do not fit into it, more rows than one chunk of the backward pass, more units than a strip of
-# the gradient of U.
+# What only large recurrences reach: gates, and gradients of ready ones, written past the cache, in rows of
+# whole lines or of other lengths, weights that do not fit into it, more rows than one chunk of the backward
+# pass, more units than a strip of the gradient of U.
 @pytest.mark.parametrize(
-    ("cell", "shape", "packed"),
+    ("cell", "shape", "packed", "ready"),
     [
-        ("lstm", (60, 40, 1, 96), False),
-        ("lstm", (60, 40, 1, 96), True),
-        ("lstm", (60, 48, 1, 77), True),
-        ("lstm_without_forget_gate", (5, 3, 2, 65), False),
-        ("gru", (70, 40, 2, 96), False),
-        ("gru", (60, 60, 2, 70), False),
-        ("gru", (3, 30, 5, 272), False),
-        ("lstm_without_forget_gate", (2, 3, 2, 300), True),
-        ("rnn_tanh", (40, 14, 2, 520), False),
+        ("lstm", (60, 40, 1, 96), False, False),
+        ("lstm", (60, 40, 1, 96), True, False),
+        ("lstm", (60, 48, 1, 77), True, False),
+        ("lstm", (70, 40, 1, 96), False, True),
+        ("lstm", (73, 48, 1, 77), True, True),
+        ("lstm", (70, 40, 1, 95), False, True),
+        ("gru", (99, 40, 1, 97), True, True),
+        ("lstm_without_forget_gate", (5, 3, 2, 65), False, False),
+        ("gru", (70, 40, 2, 96), False, False),
+        ("gru", (60, 60, 2, 70), False, False),
+        ("gru", (3, 30, 5, 272), False, False),
+        ("lstm_without_forget_gate", (2, 3, 2, 300), True, False),
+        ("rnn_tanh", (40, 14, 2, 520), False, False),
     ],
 )
 @pytest.mark.parametrize("isa", ISAS)
-def test_large_sizes(cell, shape, packed, isa):
+def test_large_sizes(cell, shape, packed, ready, isa):
     T, B, _, _ = shape
     lengths = [T] * (B - 2) + [T - 1, 1] if packed else None
-    case = make_case(cell, *shape, packed=packed, lengths=lengths)
+    case = make_case(cell, *shape, packed=packed, lengths=lengths, ready=ready)
     expected = run(loop, case, torch.float64)
     for dtype, way in zip(DTYPES, [("rows", True, 2), ("units", False, 3)], strict=True):
         with forced_isa(isa), forced(*way):

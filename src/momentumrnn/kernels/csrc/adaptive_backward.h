@@ -66,10 +66,7 @@ NOINLINE void backward_step(const Coefficients<T>& given, const Drive& drive, co
         const Vector<T> grad_m = load<T>(grad.m + i) - T(0.5) * scaled * (load<T>(after.v + i) * root * root);
         const Vector<T> through_m = (a + a) * load<T>(k.rest + i) * grad_m;
         const Vector<T> grad_a = load<T>(k.step_size + i) * grad_v + through_m;
-        if (out.at) {
-            prefetch(out.at + out.ahead + i);
-            store<T>(out.at + i, grad_a, count - i);
-        }
+        if (out.at) put(out, i, grad_a, count - i);
         add_to_weight(source, sums, i, grad_a);
         if constexpr (learned) {
             add_to<T>(momentum + i, grad_v * load<T>(before.v + i));
@@ -87,6 +84,8 @@ template <class T, bool learned, class Drives>
 void backward_block(const AdaptiveBackward<T>& q, Block<T>& block, Drives drives, Index weights, T* totals) {
     const T floor = static_cast<T>(q.eps * q.eps);
     const Index row = q.rows.batch * q.channels, first = block.first, interval = q.interval;
+    // What was just read from the same place is in the cache.
+    const bool streamed = q.grad_drive != q.product && streams(q, q.grad_drive);
     const Coefficients<T> k(block);
     const State<T> grad{block.take(), block.take()};
     const Sums<T> sums(block, learned, weights);
@@ -123,7 +122,7 @@ void backward_block(const AdaptiveBackward<T>& q, Block<T>& block, Drives drives
             const Index t = begin + step, at = block.place(t), count = block.running(t);
             const Index ahead = t > 0 ? block.place(t - 1) - at : 0;
             if (count > entered) enter(count);
-            const Place<T> out = drives.gradient(t, q.grad_drive ? Place<T>{q.grad_drive + at, ahead} : Place<T>{});
+            const Place<T> out = drives.gradient(t, q.grad_drive ? Place<T>{q.grad_drive + at, ahead, streamed} : Place<T>{});
             backward_step<T, learned>(k, drives.at(t, 0), state(step), state(step + 1), {q.grad_output + at, ahead},
                                       out, count, grad, sums, floor);
         }
@@ -134,6 +133,7 @@ void backward_block(const AdaptiveBackward<T>& q, Block<T>& block, Drives drives
     if (q.grad_v_0) copy(grad.v, block.length, q.grad_v_0 + first);
     if (q.grad_m_0) copy(grad.m, block.length, q.grad_m_0 + first);
     for (Index j = 0; j < sums.count; j++) copy(sums.total + j * sums.pitch, block.length, totals + j * row + first);
+    end_streaming();
 }
 
 // The sum over the batch, in two levels for float32's sake.

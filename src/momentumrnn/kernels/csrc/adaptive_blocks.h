@@ -124,6 +124,19 @@ template <class T> struct State {
 template <class T> struct Place {
     T* at;
     Index ahead;
+    bool streamed = false;
 };
+
+template <class T> INLINE void put(const Place<T>& to, Index i, Vector<T> v, Index left) {
+    if (to.streamed && left >= Simd<T>::lanes) return stream<T>(to.at + i, v);
+    prefetch(to.at + to.ahead + i);
+    store<T>(to.at + i, v, left);
+}
+
+// Whether an array of all elements of all steps is to be streamed: all blocks have to begin with a whole vector.
+template <class T> INLINE bool streams(const Adaptive<T>& q, const T* array) {
+    const Index row = q.x || q.rows.sizes ? q.channels : q.rows.batch * q.channels;
+    return beyond_cache(static_cast<size_t>(q.rows.total() * q.channels) * sizeof(T)) && in_vectors(array, row);
+}
 
 }  // namespace momentumrnn::MOMENTUMRNN_ISA

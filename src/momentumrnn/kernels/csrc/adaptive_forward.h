@@ -16,10 +16,7 @@ NOINLINE void forward_step(const Coefficients<T>& given, const Drive& drive, con
         const Vector<T> m = load<T>(k.beta + i) * load<T>(from.m + i) + load<T>(k.rest + i) * (a * a);
         store<T>(to.v + i, v);
         store<T>(to.m + i, m);
-        if constexpr (output) {
-            prefetch(out.at + out.ahead + i);
-            store<T>(out.at + i, v * reciprocal_root<T>(m + floor), count - i);
-        }
+        if constexpr (output) put(out, i, v * reciprocal_root<T>(m + floor), count - i);
     }
 }
 
@@ -29,6 +26,7 @@ constexpr Index steps_together = 8;
 template <class T, class Drives>
 void forward_block(const AdaptiveForward<T>& q, Block<T>& block, Drives drives) {
     const T floor = static_cast<T>(q.eps * q.eps);
+    const bool streamed = streams(q, q.output);
     const Coefficients<T> k(block);
     const State<T> state{block.take(), block.take()};
     copy_or_clear(q.v_0, block.first, block.length, state.v);
@@ -47,8 +45,9 @@ void forward_block(const AdaptiveForward<T>& q, Block<T>& block, Drives drives) 
         if (t % steps_together == 0) drives.make(t, block.steps(t, steps_together));
         const Index at = block.place(t);
         const Index ahead = block.running(t + 1) > 0 ? block.place(t + 1) - at : 0;
-        forward_step<T, true>(k, drives.at(t, ahead), {q.output + at, ahead}, count, state, state, floor);
+        forward_step<T, true>(k, drives.at(t, ahead), {q.output + at, ahead, streamed}, count, state, state, floor);
     }
+    end_streaming();
 }
 
 template <class T> void adaptive_forward(const AdaptiveForward<T>& q) {

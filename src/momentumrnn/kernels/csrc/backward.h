@@ -14,7 +14,8 @@ public:
         : p_(p), blocks_{p.hidden}, to_hidden_(p.weight_hh, Cell::weight_hh_gate, p.hidden, p.hidden),
           to_features_(p.grad_x ? p.weight_ih : nullptr, Cell::weight_ih_gate, p.hidden, p.grad_x ? p.features : 0),
           stride_(row_stride<T>(blocks_.padded())), grad_h_(static_cast<size_t>(p.rows.batch * stride_)),
-          grad_c_(Cell::has_c ? static_cast<size_t>(p.rows.batch * stride_) : 0) {
+          grad_c_(Cell::has_c ? static_cast<size_t>(p.rows.batch * stride_) : 0),
+          streams_ready_(beyond_cache(static_cast<size_t>(p.rows.total() * p.hidden * Cell::gates) * sizeof(T))) {
         if (p.split == Split::rows) shares_ = share_rows(p.rows, p.threads, blocks_.count());
         else shares_ = {share_blocks(p.rows, 0, 1, blocks_.count())};
         for (const Share& share : shares_)
@@ -71,6 +72,7 @@ private:
             scratch.accumulate(share, k);
             end = begin;
         }
+        end_streaming();
         me.wait();
     }
 
@@ -106,10 +108,6 @@ private:
                 Cell::backward(past, grad_h, grad_c, grad, carry);
                 scratch.keep(k + i, unit, grad, past.h_before);
                 if constexpr (Cell::has_modrelu_bias) scratch.keep_modrelu(unit, Cell::bias_gradient(past.h, grad_h));
-                if (p_.grad_ready)
-                    for (int s = 0; s < Cell::slots; s++)
-                        if (const int gate = Cell::weight_ih_gate[s]; gate >= 0)
-                            store<T>(p_.grad_ready + (row * Cell::gates + gate) * H + unit, grad[s], left);
                 if constexpr (Cell::has_c) store<T>(grad_c_at + unit, grad_c);
                 if (t) {
                     const T* grad_before = p_.grad_output + before * H + unit;
@@ -126,6 +124,19 @@ private:
                     store<T>(grad_h_at + unit, carry);
                 }
             }
+            if (p_.grad_ready) hand_out(row, scratch.slots(k + i), share);
+        }
+    }
+
+    // dL/d(gate inputs) of a row of the share's units, which the chunk holds by now.
+    void hand_out(Index row, const T* slots, const Share& share) const {
+        const Index unit = share.block * width, units = std::min(share.block_end * width, p_.hidden) - unit;
+        for (int s = 0; s < Cell::slots; s++) {
+            const int gate = Cell::weight_ih_gate[s];
+            if (gate < 0 || units <= 0) continue;
+            const T* const from = slots + s * blocks_.padded() + unit;
+            T* const to = p_.grad_ready + (row * Cell::gates + gate) * p_.hidden + unit;
+            streams_ready_ ? stream_all(from, units, to) : void(std::copy(from, from + units, to));
         }
     }
 
@@ -171,6 +182,7 @@ private:
     BackwardWeights<T, Cell> to_hidden_, to_features_;
     Index stride_;
     Buffer<T> grad_h_, grad_c_;
+    bool streams_ready_;
     std::vector<Share> shares_;
     std::vector<std::unique_ptr<Gradients<T, Cell>>> scratch_;
 };

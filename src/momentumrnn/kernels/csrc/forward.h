@@ -50,12 +50,10 @@ private:
     static constexpr Index sums_size = group * Cell::slots * width;
     // Panels that the second cache holds are read again for each group of rows; larger ones once a step.
     static constexpr size_t held_in_cache = size_t(3) << 18;
-    // What the backward pass may still find in a cache.
-    static constexpr size_t left_in_cache = size_t(4) << 20;
 
     bool can_stream(const T* array, Index pitch) const {
-        const size_t bytes = static_cast<size_t>(p_.rows.total() * p_.hidden * (Cell::saved + 1)) * sizeof(T);
-        return bytes > left_in_cache && pitch % L == 0 && reinterpret_cast<uintptr_t>(array) % vector_bytes == 0;
+        const size_t elements = static_cast<size_t>(p_.rows.total() * p_.hidden * (Cell::saved + 1));
+        return beyond_cache(elements * sizeof(T)) && in_vectors(array, pitch);
     }
 
     T* state(Index t) const { return state_ + (t & 1) * p_.rows.batch * stride_; }

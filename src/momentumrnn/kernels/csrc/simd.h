@@ -5,6 +5,7 @@
 // slower than torch's, so no other compiler is served.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -129,6 +130,23 @@ template <class T> INLINE void stream(T* p, Vector<T> v) {
 #else
     store<T>(p, v);
 #endif
+}
+
+// Whether so many bytes are too many to be found in a cache when they are read.
+INLINE bool beyond_cache(size_t bytes) { return bytes > size_t(4) << 20; }
+
+// Whether an array in rows of this length begins each with a whole vector.
+template <class T> INLINE bool in_vectors(const T* array, Index row) {
+    return row % Simd<T>::lanes == 0 && reinterpret_cast<uintptr_t>(array) % vector_bytes == 0;
+}
+
+// The same for a run that begins anywhere: all but its ends is streamed.
+template <class T> INLINE void stream_all(const T* from, Index count, T* to) {
+    const Index beyond = static_cast<Index>(reinterpret_cast<uintptr_t>(to) % vector_bytes / sizeof(T));
+    Index i = beyond ? std::min(count, Simd<T>::lanes - beyond) : 0;
+    if (i) store<T>(to, load<T>(from, i), i);
+    for (; i + Simd<T>::lanes <= count; i += Simd<T>::lanes) stream<T>(to + i, load<T>(from + i));
+    if (i < count) store<T>(to + i, load<T>(from + i, count - i), count - i);
 }
 
 // Streamed stores are seen by other threads only behind this.
