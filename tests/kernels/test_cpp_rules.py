@@ -229,7 +229,7 @@ def adaptive_loop(x, weight, bias, rule, state, form):
 
 def adaptive_rule(*arguments):
     """d and the rule's new state."""
-    inputs, state = kernels.adaptive_rule(*arguments)
+    inputs, state = kernels.adaptive_rule("cpu", *arguments)
     return inputs.features, state
 
 
@@ -282,6 +282,13 @@ ADAPTIVE_SIZES = [
     (65, 3, 1, 48),
     (97, 2, 40, 9),
     (12, 13, 5, 129),
+    # Of so many features the product with W is kept.
+    (9, 3, 65, 7),
+    # So large that results are written past the cache: in rows of whole vectors, and in others.
+    (33, 32, 1, 1024),
+    (66, 16, 17, 1000),
+    (40, 28, 70, 1000),
+    (40, 27, 70, 1001),
 ]
 
 

@@ -35,6 +35,8 @@ LAYERS = {
     "GRU": {},
     "RNN": {"nonlinearity": "modrelu"},
 }
+# So many features that an adaptive rule keeps their product with W.
+MANY = 65
 RULE_OPERATOR = {"MomentumLSTM": "linear_filter", "AdamLSTM": "adaptive_rule"}
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -115,15 +117,15 @@ def test_linear_filters_are_well_formed_operators(packed):
             check(OPS.linear_filter_backward, (torch.randn(*rows, 3), last, *rest), shapes=last is not None)
 
 
-def adaptive_inputs(packed, stateful, requires_grad, bias=True):
+def adaptive_inputs(packed, stateful, requires_grad, bias=True, features=2):
     def make(*shape):
         return torch.rand(*shape).requires_grad_(requires_grad)
 
     states = (make(3, 5), make(3, 5)) if stateful else (None, None)
     rows = (8,) if packed else (4, 3)
     return (
-        make(*rows, 2),
-        make(5, 2),
+        make(*rows, features),
+        make(5, features),
         make(5) if bias else None,
         make(4, 5),
         0.1,
@@ -132,17 +134,18 @@ def adaptive_inputs(packed, stateful, requires_grad, bias=True):
     )
 
 
+@pytest.mark.parametrize("features", [2, MANY])
 @pytest.mark.parametrize("stateful", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
-def test_adaptive_rules_are_well_formed_operators(packed, stateful):
-    inputs = adaptive_inputs(packed, stateful, requires_grad=True)
+def test_adaptive_rules_are_well_formed_operators(packed, stateful, features):
+    inputs = adaptive_inputs(packed, stateful, requires_grad=True, features=features)
     check(OPS.adaptive_rule, (*inputs, True))
-    inputs = adaptive_inputs(packed, stateful, requires_grad=False, bias=stateful)
+    inputs = adaptive_inputs(packed, stateful, requires_grad=False, bias=stateful, features=features)
     check(OPS.adaptive_rule, (*inputs, False), shapes=False)
-    d, v_n, m_n, saved = OPS.adaptive_rule(*inputs, True)
+    d, v_n, m_n, saved, product = OPS.adaptive_rule(*inputs, True)
     incoming = (torch.randn_like(d), torch.randn_like(v_n), torch.randn_like(m_n))
     for wanted in ([t is not None for t in (*inputs[:4], *inputs[5:7])], [True, *[False] * 5]):
-        check(OPS.adaptive_rule_backward, (*inputs, saved, *incoming, wanted), all(wanted))
+        check(OPS.adaptive_rule_backward, (*inputs, saved, product, *incoming, wanted), all(wanted))
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -158,14 +161,15 @@ def test_a_recurrence_that_was_told_of_no_derivative_has_it_still(cell, packed):
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("features", [2, MANY])
 @pytest.mark.parametrize("stateful", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
-def test_an_adaptive_rule_that_was_told_of_no_derivative_has_it_still(packed, stateful):
-    inputs = adaptive_inputs(packed, stateful, requires_grad=True)
+def test_an_adaptive_rule_that_was_told_of_no_derivative_has_it_still(packed, stateful, features):
+    inputs = adaptive_inputs(packed, stateful, requires_grad=True, features=features)
     leaves = [t for t in inputs if isinstance(t, torch.Tensor) and t.requires_grad]
     found = []
     for train in (True, False):
-        d, v_n, m_n, _ = OPS.adaptive_rule(*inputs, train)
+        d, v_n, m_n, *_ = OPS.adaptive_rule(*inputs, train)
         found.append([d, v_n, m_n, *grad(d.square().sum() + v_n.sum() + m_n.sum(), leaves)])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
@@ -720,11 +724,11 @@ def test_a_derivative_to_be_taken_again_counts_every_path_once(velocity, what):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("rule", ["none", *RULES])
+@pytest.mark.parametrize(("rule", "features"), [*((rule, 3) for rule in ("none", *RULES)), ("adam", MANY)])
 @pytest.mark.parametrize("cell", ["rnn_modrelu", "gru", "lstm", "lstm_original"])
-def test_a_graph_can_be_gone_through_twice(cell, rule, packed):
-    layer = make_layer(cell, rule, learnable=True, num_layers=2)
-    x = random_input(5, 3, 3).requires_grad_()
+def test_a_graph_can_be_gone_through_twice(cell, rule, features, packed):
+    layer = make_layer(cell, rule, learnable=True, num_layers=2, input_size=features)
+    x = random_input(5, 3, features).requires_grad_()
     with backend("cpu"):
         output, state = layer(pack_padded_sequence(x, [5, 2, 1]) if packed else x)
     loss = (output.data if packed else output).square().sum() + flat(state)[0].sum()
@@ -737,11 +741,11 @@ def test_a_graph_can_be_gone_through_twice(cell, rule, packed):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("rule", ["none", *RULES])
+@pytest.mark.parametrize(("rule", "features"), [*((rule, 3) for rule in ("none", *RULES)), ("adam", MANY)])
 @pytest.mark.parametrize("cell", ["rnn_modrelu", "gru", "lstm", "lstm_original"])
-def test_second_derivatives_in_eager_mode(cell, rule, packed):
-    layer = make_layer(cell, rule, num_layers=2)
-    x = random_input(5, 3, 3).requires_grad_()
+def test_second_derivatives_in_eager_mode(cell, rule, features, packed):
+    layer = make_layer(cell, rule, num_layers=2, input_size=features)
+    x = random_input(5, 3, features).requires_grad_()
     leaves, found = [x, *layer.parameters()], []
     for name in ("reference", "cpu"):
         with backend(name):
@@ -802,10 +806,10 @@ def test_the_backward_operators_refuse_a_derivative_and_say_what_to_do():
     with pytest.raises(BackendError, match=r'momentumrnn\.backend\("reference"\)'):
         grads[0].sum().backward()
     inputs = adaptive_inputs(False, False, requires_grad=False)
-    d, _, _, saved = OPS.adaptive_rule(*inputs, True)
+    d, _, _, saved, product = OPS.adaptive_rule(*inputs, True)
     slope = torch.randn_like(d).requires_grad_()
     wanted = [True] * 4 + [False] * 2
-    grads = OPS.adaptive_rule_backward(*inputs, saved, slope, None, None, wanted)
+    grads = OPS.adaptive_rule_backward(*inputs, saved, product, slope, None, None, wanted)
     with pytest.raises(BackendError, match=r'momentumrnn\.backend\("reference"\)'):
         grads[0].sum().backward()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from momentumrnn.kernels.derivatives import (
 )
 from momentumrnn.kernels.operators import LIBRARY
 from momentumrnn.kernels.packed import PackedRows
+from momentumrnn.kernels.problem import transforms
 from momentumrnn.rules import Adam, RMSProp, RuleState
 from momentumrnn.rules.base import last_step
 from momentumrnn.rules.scan import linear_scan
@@ -62,38 +64,48 @@ def adaptive_rule(
     train = wants_gradient(inputs.differentiable)
     run: Any = torch.ops.momentumrnn.adaptive_rule
     if not in_graph(*inputs.differentiable):
-        run = _AdaptiveRule.apply if train else adaptive_operator.forward
-    d, v_n, m_n, _ = run(*inputs, train)
+        run = _adaptive_rule if train else adaptive_operator.forward
+    d, v_n, m_n, *_ = run(*inputs, train)
     return d, rule.state_type(v_n, m_n) if isinstance(rule, Adam) else rule.state_type(m_n), inputs
 
 
 def once_more(inputs: RuleInputs) -> Tensor:
     """Make d of its inputs again, differentiable if they are."""
-    d: Tensor = _AdaptiveRule.apply(*inputs, True)[0]
+    d: Tensor = _adaptive_rule(*inputs, True)[0]
     return d
 
 
 def coefficients_of(rule: Adam | RMSProp, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return μ, s, β and 1 - β of every channel, (4, C)."""
+    momentum = rule.momentum if isinstance(rule, Adam) else 0.0
+    # 1 - β apart from β: float32 would lose what is left of it.
+    values = (momentum, rule.step_size, rule.beta, 1.0 - rule.beta)
+    if not (rule.learnable or in_graph() or transforms()):
+        return _fixed(values, channels, dtype, device)
 
     def row(value: float | Tensor) -> Tensor:
         if isinstance(value, Tensor):
             return value.to(dtype).expand(channels)
         return torch.full((channels,), value, dtype=dtype, device=device)
 
-    momentum = rule.momentum if isinstance(rule, Adam) else 0.0
-    # 1 - β apart from β: float32 would lose what is left of it.
-    return torch.stack([row(momentum), row(rule.step_size), row(rule.beta), row(1.0 - rule.beta)])
+    return torch.stack([row(value) for value in values])
+
+
+@lru_cache(maxsize=64)
+def _fixed(values: tuple[float, ...], channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # One made inside inference mode could not be kept for a backward pass outside.
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device).unsqueeze(1).repeat(1, channels)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.eps, v_0, m_0, batch_sizes, _ = inputs
-    ctx.save_for_backward(*tensors, v_0, m_0, batch_sizes, output[3])
+    ctx.save_for_backward(*tensors, v_0, m_0, batch_sizes, *output[3:])
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor | None, grad_v_n: Any, grad_m_n: Any, _: Any) -> Any:
-    x, weight, bias, coefficients, v_0, m_0, batch_sizes, saved = ctx.saved_tensors
+def _backward(ctx: Any, grad: Tensor | None, grad_v_n: Any, grad_m_n: Any, *_: Any) -> Any:
+    x, weight, bias, coefficients, v_0, m_0, batch_sizes, saved, product = ctx.saved_tensors
     inputs = RuleInputs(x, weight, bias, coefficients, ctx.eps, v_0, m_0, batch_sizes)
     if grad is None:
         grad = x.new_zeros(inputs.output_shape)
@@ -108,7 +120,7 @@ def _backward(ctx: Any, grad: Tensor | None, grad_v_n: Any, grad_m_n: Any, _: An
         return (*given[:4], None, *given[4:], None, None)
     elif may_be_asked_again():
         through = _AdaptiveRuleBackward.apply
-    grads = through(*inputs, saved, *incoming, wanted)
+    grads = through(*inputs, saved, product, *incoming, wanted)
     given = [each if want else None for each, want in zip(grads, wanted, strict=True)]
     return (*given[:4], None, *given[4:], None, None)
 
@@ -151,7 +163,7 @@ def scanned(
     return (d if packed is None else packed.pack(d)), *last
 
 
-_AdaptiveRule = without_operator("_AdaptiveRule", adaptive_operator.forward, _setup, _backward)
+_adaptive_rule = without_operator("_AdaptiveRule", adaptive_operator.forward, _setup, _backward)
 
 
 class _AdaptiveRuleBackward(torch.autograd.Function):
@@ -163,7 +175,7 @@ class _AdaptiveRuleBackward(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *tensors, ctx.eps, v_0, m_0, batch_sizes, _, grad, grad_v_n, grad_m_n, ctx.wanted = inputs
+        *tensors, ctx.eps, v_0, m_0, batch_sizes, _, _, grad, grad_v_n, grad_m_n, ctx.wanted = inputs
         ctx.save_for_backward(*tensors, v_0, m_0, batch_sizes, grad, grad_v_n, grad_m_n)
         ctx.set_materialize_grads(False)
 
@@ -177,8 +189,9 @@ class _AdaptiveRuleBackward(torch.autograd.Function):
 
         needs = ctx.needs_input_grad
         given = (*tensors, grad, grad_v_n, grad_m_n)
-        found = gradients_again(first, given, grads, (*needs[:4], *needs[5:7], *needs[9:12]))
-        return (*found[:4], None, *found[4:6], None, None, *found[6:], None)
+        found = gradients_again(first, given, grads, (*needs[:4], *needs[5:7], *needs[10:13]))
+        # Nothing for what the forward pass left: it hangs on the inputs, by which it was computed again.
+        return (*found[:4], None, *found[4:6], None, None, None, *found[6:], None)
 
 
 one_by_one(_AdaptiveRuleBackward)

@@ -7,15 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from momentumrnn.kernels.operands import check_operand, check_sizes
+from momentumrnn.kernels.operands import check_operands, check_sizes
 from momentumrnn.kernels.operators import (
     LIBRARY,
     Make,
-    address,
+    addresses,
     compiled,
     empty,
-    plain,
-    plain_if_any,
+    plain_each,
     without_data,
 )
 
@@ -78,18 +77,21 @@ _INPUTS = (
     "Tensor x, Tensor weight, Tensor? bias, Tensor coefficients, float eps, Tensor? v_0, Tensor? m_0, "
     "Tensor? batch_sizes"
 )
-LIBRARY.define(f"adaptive_rule({_INPUTS}, bool train) -> (Tensor, Tensor, Tensor, Tensor)")
+LIBRARY.define(f"adaptive_rule({_INPUTS}, bool train) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
 LIBRARY.define(
-    f"adaptive_rule_backward({_INPUTS}, Tensor saved, Tensor grad_output, Tensor? grad_v_n, "
+    f"adaptive_rule_backward({_INPUTS}, Tensor saved, Tensor product, Tensor grad_output, Tensor? grad_v_n, "
     "Tensor? grad_m_n, bool[] wanted) -> Tensor[]"
 )
 
 
-def _product(inputs: RuleInputs) -> Tensor:
-    """Return x Wᵀ; the kernel adds the bias, for which torch would go through memory once more."""
-    product = empty(inputs.output_shape, inputs.x)
+def _multiply(inputs: RuleInputs, product: Tensor) -> None:
+    """Put x Wᵀ there; the kernel adds the bias, for which torch would go through memory once more."""
     torch.mm(inputs.x.flatten(0, -2), inputs.weight.t(), out=product.view(-1, product.shape[-1]))
-    return product
+
+
+def _product_shape(inputs: RuleInputs, train: bool) -> tuple[int, ...]:
+    """Return the shape of what is kept of x Wᵀ: of many features all, which take long to multiply again."""
+    return inputs.output_shape if train and inputs.x.shape[-1] > _FEW_FEATURES else (0,)
 
 
 def _is_made_inside(inputs: RuleInputs) -> bool:
@@ -98,58 +100,46 @@ def _is_made_inside(inputs: RuleInputs) -> bool:
     return 0 < features <= min(_FEW_FEATURES, inputs.steps // 2) and channels >= _FEW_CHANNELS
 
 
-def _check(inputs: RuleInputs) -> None:
-    like, channels = inputs.weight, inputs.weight.shape[0]
-    check_sizes(inputs.batch_sizes, inputs.x.shape[0])
-    for name, tensor, shape in (
-        ("x", inputs.x, (*inputs.x.shape[:-1], like.shape[1])),
-        ("bias", inputs.bias, (channels,)),
-        ("coefficients", inputs.coefficients, (4, channels)),
-        ("v_0", inputs.v_0, inputs.state_shape),
-        ("m_0", inputs.m_0, inputs.state_shape),
-    ):
-        check_operand(name, tensor, shape, like)
-
-
-def _run(kernel: str, inputs: RuleInputs, product: Tensor | None, arrays: dict[str, Tensor | None]) -> None:
+def _run(kernel: str, inputs: RuleInputs, product: Tensor | None, **arrays: Tensor | None) -> None:
     """Run the forward or the backward kernel.
 
     Args:
         kernel: its name.
         inputs: what both passes read.
         product: W x, or ``None`` for the kernel to make it where it needs it.
-        arrays: what this pass reads or writes beside that.
+        **arrays: what this pass reads or writes beside that.
     """
-    batch, channels = inputs.state_shape
-    _check(inputs)
-    momentum, step_size, beta, rest = plain(inputs.coefficients).unbind()
+    x, weight, bias, coefficients, eps, v_0, m_0, sizes = inputs
+    steps, (batch, channels) = inputs.steps, inputs.state_shape
+    check_sizes(sizes, x.shape[0])
+    check_operands(
+        weight,
+        ("x", x, (*x.shape[:-1], weight.shape[1])),
+        ("bias", bias, (channels,)),
+        ("coefficients", coefficients, (4, channels)),
+        ("v_0", v_0, (batch, channels)),
+        ("m_0", m_0, (batch, channels)),
+    )
     # Kept until the call is over: the C++ side has nothing but their addresses.
-    arrays = {
-        **arrays,
-        "momentum": momentum,
-        "step_size": step_size,
-        "beta": beta,
-        "rest": rest,
-        "v_0": plain_if_any(inputs.v_0),
-        "m_0": plain_if_any(inputs.m_0),
-        "sizes": plain_if_any(inputs.batch_sizes),
-        "bias": plain_if_any(inputs.bias),
-    }
-    if product is not None:
-        arrays["product"] = product
-    else:
-        arrays |= {"x": plain(inputs.x), "weight": plain(inputs.weight)}
-    problem = {
+    kept = plain_each((coefficients, bias, v_0, m_0, sizes, *((x, weight) if product is None else ())))
+    names = ("momentum", "bias", "v_0", "m_0", "sizes", "x", "weight")
+    problem: dict[str, Any] = {
         "threads": torch.get_num_threads(),
-        "steps": inputs.steps,
+        "steps": steps,
         "batch": batch,
         "channels": channels,
-        "features": inputs.x.shape[-1],
+        "features": x.shape[-1],
         "interval": _INTERVAL,
-        "eps": inputs.eps,
-        **{name: address(tensor) for name, tensor in arrays.items()},
+        "eps": eps,
+        **addresses(dict(zip(names, kept, strict=False))),
+        **addresses(arrays),
     }
-    getattr(compiled(), kernel)(problem, inputs.x.dtype is torch.float64)
+    if product is not None:
+        problem["product"] = product.data_ptr()
+    row = channels * x.element_size()
+    for place, name in enumerate(("momentum", "step_size", "beta", "rest")):
+        problem[name] = problem["momentum"] + place * row
+    getattr(compiled(), kernel)(problem, x.dtype is torch.float64)
 
 
 def _saved_shape(steps: int, state_shape: tuple[Any, ...], train: bool) -> tuple[int, ...]:
@@ -157,32 +147,29 @@ def _saved_shape(steps: int, state_shape: tuple[Any, ...], train: bool) -> tuple
 
 
 @torch.library.impl(LIBRARY, "adaptive_rule", "CPU")
-def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Run a rule.
 
     Args:
         *arguments: those of ``RuleInputs``, and whether to keep what the backward pass needs.
 
     Returns:
-        All d_t, the last velocity, the last second moment, and the states kept on the way.
+        All d_t, the last velocity, the last second moment; and the states and x Wᵀ, as far as they are kept.
     """
     inputs, train = RuleInputs(*arguments[:-1]), arguments[-1]
     x, state_shape = inputs.x, inputs.state_shape
-    made_inside = _is_made_inside(inputs)
-    d = empty(inputs.output_shape, x) if made_inside else _product(inputs)
+    d, product = empty(inputs.output_shape, x), empty(_product_shape(inputs, train), x)
     v_n, m_n = x.new_empty(state_shape), x.new_empty(state_shape)
     saved = empty(_saved_shape(inputs.steps, state_shape, train), x)
     if state_shape[0] == 0:
-        return d, v_n, m_n, saved
-    arrays: dict[str, Tensor | None] = {
-        "output": d,
-        "v_saved": saved[0] if train else None,
-        "m_saved": saved[1] if train else None,
-        "v_n": v_n,
-        "m_n": m_n,
-    }
-    _run("adaptive_forward", inputs, None if made_inside else d, arrays)
-    return d, v_n, m_n, saved
+        return d, v_n, m_n, saved, product
+    # Where it is not kept, d takes its place.
+    source = None if _is_made_inside(inputs) else product if product.numel() else d
+    if source is not None:
+        _multiply(inputs, source)
+    v_saved, m_saved = saved.unbind() if train else (None, None)
+    _run("adaptive_forward", inputs, source, output=d, v_saved=v_saved, m_saved=m_saved, v_n=v_n, m_n=m_n)
+    return d, v_n, m_n, saved, product
 
 
 @torch.library.impl(LIBRARY, "adaptive_rule_backward", "CPU")
@@ -190,49 +177,53 @@ def backward(*arguments: Any) -> list[Tensor]:
     """Run the backward pass of a rule.
 
     Args:
-        *arguments: those of ``RuleInputs``; the states that the forward pass kept; the gradients of all d_t,
-            of the last velocity and of the last second moment; and for each differentiable input whether its
-            own is wanted.
+        *arguments: those of ``RuleInputs``; what the forward pass kept of the states and of x Wᵀ; the
+            gradients of all d_t, of the last velocity and of the last second moment; and for each
+            differentiable input whether its own is wanted.
 
     Returns:
         The gradient of each differentiable input, empty where there is none.
     """
     inputs = RuleInputs(*arguments[:8])
-    saved, grad_output, grad_v_n, grad_m_n, wanted = arguments[8:]
+    saved, product, grad_output, grad_v_n, grad_m_n, wanted = arguments[8:]
     x = inputs.x
     if x.numel() == 0:
         return [grad.zero_() for grad in _gradients(inputs, wanted, empty)]
     if saved.numel() == 0:
         # The forward pass was told that nobody would ask.
-        saved = forward(*inputs, True)[3]
+        *_, saved, product = forward(*inputs, True)
     grads = _gradients(inputs, wanted, empty)
     grad_x, grad_weight, grad_bias, grad_coefficients, grad_v_0, grad_m_0 = grads
-    learned = grad_coefficients.unbind() if grad_coefficients.numel() else [None] * 4
+    learned = grad_coefficients.unbind() if grad_coefficients.numel() else (None,) * 4
+    v_saved, m_saved = saved.unbind()
     made_inside = _is_made_inside(inputs)
-    # The product, in whose place the drive's gradient comes.
-    drive: Tensor | None = None
-    if not made_inside:
-        # Not kept from the forward pass, which wrote its result there: it is as large as all gates.
-        drive = _product(inputs)
-    elif grad_x.numel():
-        drive = empty(inputs.output_shape, x)
-    arrays: dict[str, Tensor | None] = {
-        "grad_weight": grad_weight if made_inside else None,
-        "grad_bias": grad_bias,
-        "v_saved": saved[0],
-        "m_saved": saved[1],
-        "grad_output": plain(grad_output),
-        "grad_v_n": plain_if_any(grad_v_n),
-        "grad_m_n": plain_if_any(grad_m_n),
-        "grad_drive": drive,
-        "grad_v_0": grad_v_0,
-        "grad_m_0": grad_m_0,
-        "grad_momentum": learned[0],
-        "grad_step_size": learned[1],
-        "grad_beta": learned[2],
-        "grad_rest": learned[3],
-    }
-    _run("adaptive_backward", inputs, None if made_inside else drive, arrays)
+    drive = None if made_inside and not grad_x.numel() else empty(inputs.output_shape, x)
+    source = None
+    if not made_inside and drive is not None:
+        source = product if product.numel() else drive
+        if source is drive:
+            # Its gradient comes in its place.
+            _multiply(inputs, drive)
+    grad_output, grad_v_n, grad_m_n = plain_each((grad_output, grad_v_n, grad_m_n))
+    _run(
+        "adaptive_backward",
+        inputs,
+        source,
+        grad_weight=grad_weight if made_inside else None,
+        grad_bias=grad_bias,
+        v_saved=v_saved,
+        m_saved=m_saved,
+        grad_output=grad_output,
+        grad_v_n=grad_v_n,
+        grad_m_n=grad_m_n,
+        grad_drive=drive,
+        grad_v_0=grad_v_0,
+        grad_m_0=grad_m_0,
+        grad_momentum=learned[0],
+        grad_step_size=learned[1],
+        grad_beta=learned[2],
+        grad_rest=learned[3],
+    )
     if drive is None:
         return grads
     # By now the drive's own gradient.
@@ -252,7 +243,7 @@ def _gradients(inputs: RuleInputs, wanted: list[bool], make: Make) -> list[Tenso
     ]
 
 
-def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs, train = RuleInputs(*arguments[:-1]), arguments[-1]
     x, channels = inputs.x, inputs.weight.shape[0]
     # The number of sequences is data in a packed batch.
@@ -263,6 +254,7 @@ def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x.new_empty(last),
         x.new_empty(last),
         x.new_empty(_saved_shape(inputs.steps, last, train)),
+        x.new_empty(_product_shape(inputs, train)),
     )
 
 

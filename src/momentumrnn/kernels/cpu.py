@@ -35,8 +35,9 @@ def refuses(problem: Problem) -> str | None:
 
 @constant
 def _absence() -> str | None:
-    warn_if_missing()
-    return missing()
+    if text := missing():
+        warn_if_missing()
+    return text
 
 
 def loses(problem: Problem) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,16 +25,18 @@ __all__ = [
 ]
 
 
-_PLAIN = (Tensor, torch.nn.Parameter, type(None))
+_PLAIN = frozenset((Tensor, torch.nn.Parameter, type(None)))
 
 
 def wants_gradient(tensors: Sequence[Tensor | None]) -> bool:
     """Whether a call on these tensors will be differentiated, as far as it can be known."""
-    if transforms() or traced():
-        # Inside one no tensor tells of all that look at it from outside; a trace serves with gradients and
-        # without.
-        return True
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    # Inside one no tensor tells of all that look at it from outside; a trace serves with gradients and
+    # without.
+    return bool(transforms()) or traced()
 
 
 def in_graph(*tensors: Tensor | None) -> bool:
@@ -48,7 +49,7 @@ def in_graph(*tensors: Tensor | None) -> bool:
         return True
     # torch has no public question for the modes that watch every operator.
     watched: bool = torch._C._len_torch_dispatch_stack() > 0
-    return watched or any(type(t) not in _PLAIN for t in tensors)
+    return watched or not _PLAIN.issuperset(map(type, tensors))
 
 
 def may_be_asked_again() -> bool:
@@ -165,8 +166,8 @@ def without_operator(
     forward: Callable[..., Any],
     setup_context: Callable[..., None],
     backward: Callable[..., Any],
-) -> Any:
-    """Make an ``autograd.Function`` with an operator's derivative, for calls that need no operator.
+) -> Callable[..., Any]:
+    """Give a function an operator's derivative, for calls that need no operator.
 
     Args:
         name: As the graph shows it.
@@ -174,13 +175,27 @@ def without_operator(
         setup_context: As ``torch.library.register_autograd`` takes it.
         backward: Likewise.
     """
-    # Asked for at every call, and worked out anew wherever it does not lie ready.
-    vars(forward)["__signature__"] = inspect.signature(forward)
-    members = {"forward": forward, "setup_context": setup_context, "backward": backward}
-    statics = {member: staticmethod(function) for member, function in members.items()}
-    function = types.new_class(name, (torch.autograd.Function,), exec_body=lambda body: body.update(statics))
-    one_by_one(function)
-    return function
+
+    def forward_and_setup(ctx: Any, *inputs: Any) -> Any:
+        output = forward(*inputs)
+        setup_context(ctx, inputs, output)
+        return output
+
+    def make(**members: Callable[..., Any]) -> Any:
+        statics = {member: staticmethod(function) for member, function in members.items()}
+        return types.new_class(name, (torch.autograd.Function,), exec_body=lambda body: body.update(statics))
+
+    # torch.func wants the two apart; together they are called without a look at the signature, which takes as
+    # long as a small layer's arithmetic.
+    apart = make(forward=forward, setup_context=setup_context, backward=backward)
+    together = make(forward=forward_and_setup, backward=backward)
+    one_by_one(apart)
+
+    def apply(*inputs: Any) -> Any:
+        # What autograd.Function asks itself.
+        return (apart if torch._C._are_functorch_transforms_active() else together).apply(*inputs)
+
+    return apply
 
 
 def refuse_second_derivative(ctx: Any, *grads: Any) -> Any:

@@ -172,6 +172,7 @@ def rule_backend(weight: Tensor) -> str | None:
 
 
 def adaptive_rule(
+    runner: str,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -179,12 +180,12 @@ def adaptive_rule(
     state: RuleState,
     packed: PackedRows | None,
 ) -> tuple[GateInput, RuleState]:
-    """Apply the rule where ``rule_backend`` says; see ``momentumrnn.kernels.adaptive.adaptive_rule``.
+    """Apply the rule by ``runner``, whom ``rule_backend`` named; else as ``kernels.adaptive.adaptive_rule``.
 
     Returns:
         d as gate inputs, and the rule's new state.
     """
-    if rule_backend(weight) == triton.name:
+    if runner == triton.name:
         d, state = adaptive_on_cuda.adaptive_rule(x, weight, bias, rule, state, packed)
         return GateInput(d, packed=packed), state
     d, state, made_of = adaptive.adaptive_rule(x, weight, bias, rule, state, packed)

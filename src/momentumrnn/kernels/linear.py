@@ -13,11 +13,11 @@ from momentumrnn.kernels.derivatives import (
     holds_many,
     in_graph,
     may_be_asked_again,
-    one_by_one,
     wants_gradient,
+    without_operator,
 )
-from momentumrnn.kernels.operands import check_operand, check_sizes
-from momentumrnn.kernels.operators import LIBRARY, address, compiled, empty, plain, plain_if_any
+from momentumrnn.kernels.operands import check_operands, check_sizes
+from momentumrnn.kernels.operators import LIBRARY, addresses, compiled, empty, plain, plain_if_any
 from momentumrnn.kernels.packed import PackedRows
 
 __all__ = ["linear_filter"]
@@ -58,13 +58,13 @@ def linear_filter(
     if in_graph(x):
         p, last = torch.ops.momentumrnn.linear_filter(*inputs)
     else:
-        run: Any = _LinearFilter.apply if wants_gradient((x,)) else _linear_filter
+        run = _filter if wants_gradient((x,)) else _linear_filter
         p, last = run(*inputs)
     return p, last
 
 
-def _check(rows: Tensor, decay: Tensor, batch_sizes: Tensor | None) -> int:
-    """Check what the kernel trusts; ``rows`` is x or its gradient. Return B."""
+def _check(rows: Tensor, decay: Tensor, batch_sizes: Tensor | None) -> tuple[int, int]:
+    """Check what the kernel trusts; ``rows`` is x or its gradient. Return T and B."""
     check_sizes(batch_sizes, rows.shape[0])
     sequences = rows.shape[1] if batch_sizes is None else int(batch_sizes[0])
     steps = rows.shape[0] if batch_sizes is None else batch_sizes.shape[0]
@@ -74,25 +74,32 @@ def _check(rows: Tensor, decay: Tensor, batch_sizes: Tensor | None) -> int:
             f"expected the decay of a rule as (1,), ({steps},) or ({steps}, {sequences}), one for each of "
             f"{steps} steps and {sequences} sequences, got {shape}"
         )
-    return sequences
+    return steps, sequences
 
 
-def _describe(
-    rows: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, sequences: int
-) -> dict[str, Any]:
-    """Describe what both directions share; ``rows`` is x or its gradient."""
-    return {
+def _run(
+    kernel: str,
+    rows: Tensor,
+    size: tuple[int, int],
+    ones: bool,
+    decay: Tensor,
+    gain: float,
+    arrays: dict[str, Tensor | None],
+) -> None:
+    """Run the forward or the backward kernel over ``size``, T and B; ``rows`` is x or its gradient."""
+    problem: dict[str, Any] = {
         "threads": torch.get_num_threads(),
-        "steps": rows.shape[0] if batch_sizes is None else batch_sizes.shape[0],
-        "batch": sequences,
-        "sizes": address(batch_sizes),
+        "steps": size[0],
+        "batch": size[1],
         "features": rows.shape[-1],
         "ones": int(ones),
         "gain": gain,
-        "decay": address(decay),
         "decay_step": decay.stride(0) if decay.shape[0] > 1 else 0,
         "decay_sequence": 1 if decay.dim() == 2 and decay.shape[1] > 1 else 0,
+        "decay": decay.data_ptr(),
+        **addresses(arrays),
     }
+    getattr(compiled(), kernel)(problem, rows.dtype is torch.float64)
 
 
 @torch.library.impl(LIBRARY, "linear_filter", "CPU")
@@ -100,13 +107,12 @@ def _linear_filter(
     x: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int | None
 ) -> tuple[Tensor, Tensor]:
     x, decay, batch_sizes = plain(x), plain(decay), plain_if_any(batch_sizes)
-    sequences = _check(x, decay, batch_sizes)
+    size = _check(x, decay, batch_sizes)
     width = x.shape[-1] + int(ones)
-    p, last = empty((*x.shape[:-1], width), x), x.new_empty((sequences, width))
+    p, last = empty((*x.shape[:-1], width), x), x.new_empty((size[1], width))
     if p.numel():
-        problem = _describe(x, ones, decay, gain, batch_sizes, sequences)
-        problem |= {"x": address(x), "output": address(p), "last": address(last)}
-        compiled().linear_forward(problem, x.dtype is torch.float64)
+        arrays = {"sizes": batch_sizes, "x": x, "output": p, "last": last}
+        _run("linear_forward", x, size, ones, decay, gain, arrays)
     return p, last
 
 
@@ -121,15 +127,13 @@ def _linear_filter_backward(
     batch: int | None,
 ) -> Tensor:
     decay, grad_output, batch_sizes = plain(decay), plain(grad_output), plain_if_any(batch_sizes)
-    sequences = _check(grad_output, decay, batch_sizes)
+    size = _check(grad_output, decay, batch_sizes)
     grad_last = plain_if_any(grad_last)
-    check_operand("grad_last", grad_last, (sequences, grad_output.shape[-1]), grad_output)
+    check_operands(grad_output, ("grad_last", grad_last, (size[1], grad_output.shape[-1])))
     grad_x = empty((*grad_output.shape[:-1], grad_output.shape[-1] - int(ones)), grad_output)
     if grad_x.numel():
-        problem = _describe(grad_x, ones, decay, gain, batch_sizes, sequences)
-        problem |= {"grad_output": address(grad_output), "grad_last": address(grad_last)}
-        problem |= {"grad_x": address(grad_x)}
-        compiled().linear_backward(problem, grad_output.dtype is torch.float64)
+        arrays = {"sizes": batch_sizes, "grad_output": grad_output, "grad_last": grad_last, "grad_x": grad_x}
+        _run("linear_backward", grad_x, size, ones, decay, gain, arrays)
     return grad_x
 
 
@@ -160,20 +164,9 @@ def _backward(ctx: Any, grad_output: Tensor | None, grad_last: Tensor | None) ->
     if in_graph(grad_output, grad_last) or holds_many(grad_output, grad_last):
         through = torch.ops.momentumrnn.linear_filter_backward
     elif may_be_asked_again():
-        through = _LinearFilterBackward.apply
+        through = _filter_backward
     grad_x = through(grad_output, grad_last, ctx.ones, decay, ctx.gain, batch_sizes, ctx.batch)
     return grad_x, None, None, None, None, None
-
-
-class _LinearFilter(torch.autograd.Function):
-    """The same derivative for calls that need no operator."""
-
-    @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
-        return _linear_filter(*inputs)
-
-    setup_context = staticmethod(_setup)
-    backward = staticmethod(_backward)
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -185,7 +178,7 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward_of_backward(ctx: Any, grad: Tensor) -> Any:
     # The filter is linear: the derivative of its transpose is the filter, without the constant feature.
     decay, batch_sizes = ctx.saved_tensors
-    through: Any = _LinearFilter.apply
+    through: Any = _filter
     if in_graph(grad) or holds_many(grad):
         through = torch.ops.momentumrnn.linear_filter
     p, last = through(grad, False, decay, ctx.gain, batch_sizes, ctx.batch)
@@ -194,19 +187,10 @@ def _backward_of_backward(ctx: Any, grad: Tensor) -> Any:
     return p, last if ctx.with_last else None, None, None, None, None, None
 
 
-class _LinearFilterBackward(torch.autograd.Function):
-    """The backward pass where its own derivative may be asked for."""
-
-    @staticmethod
-    def forward(*inputs: Any) -> Tensor:
-        return _linear_filter_backward(*inputs)
-
-    setup_context = staticmethod(_setup_backward)
-    backward = staticmethod(_backward_of_backward)
-
-
-one_by_one(_LinearFilter)
-one_by_one(_LinearFilterBackward)
+_filter = without_operator("_LinearFilter", _linear_filter, _setup, _backward)
+_filter_backward = without_operator(
+    "_LinearFilterBackward", _linear_filter_backward, _setup_backward, _backward_of_backward
+)
 
 torch.library.register_fake("momentumrnn::linear_filter", _fake, lib=LIBRARY)
 torch.library.register_fake("momentumrnn::linear_filter_backward", _fake_backward, lib=LIBRARY)

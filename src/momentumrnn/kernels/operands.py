@@ -9,24 +9,30 @@ from torch import Tensor
 
 from momentumrnn.errors import InputError
 
-__all__ = ["check_operand", "check_sizes", "check_sizes_kind"]
+__all__ = ["check_operands", "check_sizes", "check_sizes_kind"]
 
 
-def check_operand(name: str, tensor: Tensor | None, shape: tuple[int, ...], like: Tensor) -> None:
-    """Check a tensor, absent ones aside, against the shape that others imply.
+def check_operands(like: Tensor, *operands: tuple[str, Tensor | None, tuple[int, ...]]) -> None:
+    """Check tensors, each behind its name, against the shapes that others imply.
+
+    Args:
+        like: whose dtype and device they have to have.
+        *operands: name, tensor and shape; an absent tensor is ``None``.
 
     Raises:
-        InputError: it has another shape, or another dtype or device than ``like``.
+        InputError: one has another shape, dtype or device.
     """
-    if tensor is None:
-        return
-    if tensor.shape != shape:
-        raise InputError(f"expected {name} of shape {shape}, got {tuple(tensor.shape)}")
-    if tensor.dtype != like.dtype or tensor.device != like.device:
-        raise InputError(
-            f"expected {name} of dtype {like.dtype} on {like.device}, got {tensor.dtype} on {tensor.device}; "
-            "a layer's tensors are of one dtype and on one device"
-        )
+    dtype, device = like.dtype, like.device
+    for name, tensor, shape in operands:
+        if tensor is None:
+            continue
+        if tensor.shape != shape:
+            raise InputError(f"expected {name} of shape {shape}, got {tuple(tensor.shape)}")
+        if tensor.dtype is not dtype or tensor.device != device:
+            raise InputError(
+                f"expected {name} of dtype {dtype} on {device}, got {tensor.dtype} on {tensor.device}; "
+                "a layer's tensors are of one dtype and on one device"
+            )
 
 
 def check_sizes_kind(batch_sizes: Tensor) -> None:

@@ -6,7 +6,7 @@ program that was exported with them can be loaded, and says what it lacks when i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,10 +18,11 @@ from momentumrnn.kernels.extension import extension, missing
 __all__ = [
     "LIBRARY",
     "Make",
-    "address",
+    "addresses",
     "compiled",
     "empty",
     "plain",
+    "plain_each",
     "plain_if_any",
     "without_data",
 ]
@@ -57,14 +58,17 @@ def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return tensor
 
 
-def address(tensor: Tensor | None) -> int | None:
-    """Return where a tensor's data begins, ``None`` for an absent or empty one."""
-    if tensor is None:
-        return None
-    place = tensor.data_ptr()
-    if place == 0 and tensor.numel():
-        raise BackendError(f"expected a tensor with data in memory, got a {type(tensor).__name__} without")
-    return place or None
+def addresses(tensors: Mapping[str, Tensor | None]) -> dict[str, int]:
+    """Return where the data of each tensor begins, nothing for an absent one and 0 for an empty one."""
+    found = {name: tensor.data_ptr() for name, tensor in tensors.items() if tensor is not None}
+    if 0 in found.values():
+        for name, place in found.items():
+            tensor = tensors[name]
+            if place == 0 and tensor is not None and tensor.numel():
+                raise BackendError(
+                    f"expected a tensor with data in memory as {name}, got a {type(tensor).__name__} without"
+                )
+    return found
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -74,7 +78,12 @@ def plain(tensor: Tensor) -> Tensor:
 
 def plain_if_any(tensor: Tensor | None) -> Tensor | None:
     """Return what ``plain`` does, ``None`` for an absent tensor."""
-    return None if tensor is None else plain(tensor)
+    return None if tensor is None else tensor.resolve_neg().contiguous()
+
+
+def plain_each(tensors: Iterable[Tensor | None]) -> list[Tensor | None]:
+    """Return what ``plain`` does of each tensor, ``None`` for an absent one."""
+    return [None if tensor is None else tensor.resolve_neg().contiguous() for tensor in tensors]
 
 
 def without_data(shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -97,4 +97,5 @@ def transforms() -> list[object]:
     # torch has no public question for this; nothing but the choice of a backend hangs on it.
     if torch.compiler.is_compiling():
         return []
-    return [level.key() for level in torch._C._functorch.get_interpreter_stack() or ()]
+    inside = torch._C._functorch.get_interpreter_stack()
+    return [level.key() for level in inside] if inside else []

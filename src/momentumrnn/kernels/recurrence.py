@@ -39,15 +39,16 @@ def recurrence(inputs: RecurrenceInputs, made_of: RuleInputs | None = None) -> t
     Returns:
         All h_t, the last h, and the last c (empty but for an LSTM).
     """
-    train = wants_gradient(inputs.differentiable)
+    differentiable = inputs.differentiable
+    train = wants_gradient(differentiable)
     run: Any = torch.ops.momentumrnn.recurrence
     arguments: tuple[Any, ...] = (*inputs, train)
-    if not in_graph(*inputs.differentiable):
-        run = _Recurrence.apply if train else recurrence_operator.forward
+    if not in_graph(*differentiable):
+        run = _recurrence if train else recurrence_operator.forward
         # Where the rule has a gradient, what it was made of is saved by the rule, too.
         made_again = made_of is not None and inputs.weight_ih is None and inputs.features.requires_grad
         if train and made_again and not transforms():
-            run, arguments = _RecurrenceAfterRule.apply, (*arguments, made_of)
+            run, arguments = _recurrence_after_rule, (*arguments, made_of)
     output, h_n, c_n, _, _ = run(*arguments)
     return output, h_n, c_n
 
@@ -141,8 +142,8 @@ def _forward_after_rule(*arguments: Any) -> tuple[Tensor, ...]:
     return tuple(recurrence_operator.forward(*arguments[:-1]))
 
 
-_Recurrence = without_operator("_Recurrence", recurrence_operator.forward, _setup, _backward)
-_RecurrenceAfterRule = without_operator(
+_recurrence = without_operator("_Recurrence", recurrence_operator.forward, _setup, _backward)
+_recurrence_after_rule = without_operator(
     "_RecurrenceAfterRule", _forward_after_rule, _setup_after_rule, _backward_after_rule
 )
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from momentumrnn.kernels.operands import check_operand, check_sizes
+from momentumrnn.kernels.operands import check_operands, check_sizes
 from momentumrnn.kernels.operators import (
     LIBRARY,
     Make,
-    address,
+    addresses,
     compiled,
     empty,
     plain,
-    plain_if_any,
+    plain_each,
     without_data,
 )
 from momentumrnn.kernels.plan import Plan, plan
@@ -68,11 +67,6 @@ class RecurrenceInputs(NamedTuple):
         return self[1:-1]
 
     @property
-    def rows(self) -> tuple[int, ...]:
-        """(T, B), or (N,) of a packed batch."""
-        return tuple(self.features.shape[:-1])
-
-    @property
     def hidden(self) -> int:
         """The number of hidden units, h."""
         return self.weight_hh.shape[1]
@@ -89,56 +83,43 @@ LIBRARY.define(
 )
 
 
-def _check(inputs: RecurrenceInputs) -> None:
-    hidden, rows, width, like = inputs.hidden, inputs.rows, inputs.features.shape[-1], inputs.weight_hh
-    wide = GATES[inputs.cell] * hidden
-    check_sizes(inputs.batch_sizes, rows[0])
-    batch = rows[1] if inputs.batch_sizes is None else int(inputs.batch_sizes[0])
-    made = inputs.weight_ih is not None
-    for name, tensor, shape in (
-        ("features", inputs.features, (*rows, width if made else wide)),
-        ("weight_ih", inputs.weight_ih, (wide, width)),
-        ("bias_ih", inputs.bias_ih, (wide,)),
-        ("weight_hh", inputs.weight_hh, (wide, hidden)),
-        ("bias_hh", inputs.bias_hh, (wide,)),
-        ("modrelu_bias", inputs.modrelu_bias, (hidden,)),
-        ("h_0", inputs.h_0, (batch, hidden)),
-        ("c_0", inputs.c_0, (batch, hidden)),
-    ):
-        check_operand(name, tensor, shape, like)
-
-
 class _Call:
     """One call's sizes, its plan, and what the C++ side is told of both passes alike."""
 
     def __init__(self, inputs: RecurrenceInputs) -> None:
-        _check(inputs)
-        self.features = inputs.features
-        self.weight_ih = plain_if_any(inputs.weight_ih)
-        rows = inputs.rows
-        self.wide = (*rows, inputs.weight_hh.shape[0])
-        self.pitch = _pitch(inputs)
-        steps = rows[0] if inputs.batch_sizes is None else inputs.batch_sizes.shape[0]
-        batch, width, hidden = inputs.h_0.shape[0], inputs.features.shape[-1], inputs.hidden
-        itemsize = inputs.weight_hh.element_size()
-        chosen: Plan = plan(steps, batch, width, hidden, self.wide[-1] // hidden, itemsize)
-        self.separate = self.weight_ih is not None and not chosen.fused
+        cell, features, weight_ih, bias_ih, weight_hh, bias_hh, modrelu_bias, h_0, c_0, sizes = inputs
+        *rows, width = features.shape
+        wide, hidden = GATES[cell] * inputs.hidden, inputs.hidden
+        check_sizes(sizes, rows[0])
+        steps, batch = (rows[0], rows[1]) if sizes is None else (sizes.shape[0], int(sizes[0]))
+        check_operands(
+            weight_hh,
+            ("features", features, (*rows, wide if weight_ih is None else width)),
+            ("weight_ih", weight_ih, (wide, width)),
+            ("bias_ih", bias_ih, (wide,)),
+            ("weight_hh", weight_hh, (wide, hidden)),
+            ("bias_hh", bias_hh, (wide,)),
+            ("modrelu_bias", modrelu_bias, (hidden,)),
+            ("h_0", h_0, (batch, hidden)),
+            ("c_0", c_0, (batch, hidden)),
+        )
+        chosen: Plan = plan(steps, batch, width, hidden, GATES[cell], weight_hh.element_size())
+        self.wide = (*rows, wide)
+        self.pitch = _pitch(weight_hh)
+        self.separate = weight_ih is not None and not chosen.fused
+        self.inside = weight_ih is not None and chosen.fused
+        # Ready gate inputs are as large as all gates, and backward asks for no more than their shape.
+        self.features = features if weight_ih is None else plain(features)
         # Kept until the call is over: the C++ side has nothing but their addresses.
-        self._inputs: dict[str, Tensor | None] = {
-            "bias_ih": plain_if_any(inputs.bias_ih),
-            "weight_hh": plain(inputs.weight_hh),
-            "bias_hh": plain_if_any(inputs.bias_hh),
-            "modrelu_bias": plain_if_any(inputs.modrelu_bias),
-            "h_0": plain(inputs.h_0),
-            "c_0": plain_if_any(inputs.c_0),
-            "sizes": plain_if_any(inputs.batch_sizes),
-        }
-        if self.weight_ih is not None:
-            self.features = plain(self.features)
-            if not self.separate:
-                self._inputs |= {"x": self.features, "weight_ih": self.weight_ih}
+        self.weight_ih, *others = plain_each(
+            (weight_ih, bias_ih, weight_hh, bias_hh, modrelu_bias, h_0, c_0, sizes)
+        )
+        names = ("bias_ih", "weight_hh", "bias_hh", "modrelu_bias", "h_0", "c_0", "sizes")
+        self._inputs: dict[str, Tensor | None] = dict(zip(names, others, strict=True))
+        if self.inside:
+            self._inputs["x"], self._inputs["weight_ih"] = self.features, self.weight_ih
         self._sizes = {
-            "cell": _CELLS.index(inputs.cell),
+            "cell": _CELLS.index(cell),
             "split": 0 if chosen.split == "rows" else 1,
             "threads": chosen.threads,
             "steps": steps,
@@ -148,10 +129,10 @@ class _Call:
             "gates_pitch": self.pitch,
         }
 
-    def run(self, kernel: str, arrays: Mapping[str, Tensor | None]) -> None:
+    def run(self, kernel: str, **arrays: Tensor | None) -> None:
         """Run the forward or the backward kernel with these arrays beside the inputs."""
-        addresses = {name: address(tensor) for name, tensor in {**self._inputs, **arrays}.items()}
-        getattr(compiled(), kernel)(self._sizes | addresses, self.features.dtype is torch.float64)
+        problem = self._sizes | addresses(self._inputs) | addresses(arrays)
+        getattr(compiled(), kernel)(problem, self.features.dtype is torch.float64)
 
 
 @torch.library.impl(LIBRARY, "recurrence", "CPU")
@@ -181,30 +162,29 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
         else:
             ready = empty(call.wide, call.features)
         torch.mm(call.features.flatten(0, -2), call.weight_ih.t(), out=ready.view(-1, call.wide[-1]))
-    results = {"output": output, "h_n": h_n, "c_n": c_n, "gates": gates, "cells": cells, "ready": ready}
-    call.run("forward", results)
+    call.run("forward", output=output, h_n=h_n, c_n=c_n, gates=gates, cells=cells, ready=ready)
     return output, h_n, c_n, gates, cells
 
 
-def _pitch(inputs: RecurrenceInputs) -> int:
+def _pitch(weight_hh: Tensor) -> int:
     """Return the distance between the gates of a unit in what is kept of them."""
-    hidden, weight = inputs.hidden, inputs.weight_hh
-    if hidden < _FEWEST_IN_LINES or weight.numel() * weight.element_size() > _LARGEST_WEIGHTS_IN_LINES:
+    wide, hidden = weight_hh.shape
+    if hidden < _FEWEST_IN_LINES or wide * hidden * weight_hh.element_size() > _LARGEST_WEIGHTS_IN_LINES:
         return hidden
     return -(-hidden // _LINE) * _LINE
 
 
 def _results(inputs: RecurrenceInputs, train: bool, make: Make) -> tuple[Tensor, ...]:
     """Make the tensors that the forward pass fills."""
-    h_0, rows, hidden = inputs.h_0, inputs.rows, inputs.hidden
+    h_0, rows, hidden = inputs.h_0, inputs.features.shape[:-1], inputs.hidden
     saved, has_c = SAVED.get(inputs.cell, 0), inputs.cell.startswith("lstm")
-    nothing = (0,)
+    all_h, last, nothing = (*rows, hidden), tuple(h_0.shape), (0,)
     return (
-        make((*rows, hidden), h_0),
-        make(tuple(h_0.shape), h_0),
-        make(tuple(h_0.shape) if has_c else nothing, h_0),
-        make((*rows, saved * _pitch(inputs)) if saved and train else nothing, h_0),
-        make((*rows, hidden) if has_c and train else nothing, h_0),
+        make(all_h, h_0),
+        make(last, h_0),
+        make(last if has_c else nothing, h_0),
+        make((*rows, saved * _pitch(inputs.weight_hh)) if saved and train else nothing, h_0),
+        make(all_h if has_c and train else nothing, h_0),
     )
 
 
@@ -235,26 +215,24 @@ def backward(*arguments: Any) -> list[Tensor]:
         ready = grad_features
     elif call.separate:
         ready = empty(call.wide, call.features)
-    inside = inputs.weight_ih is not None and not call.separate
+    grad_output, grad_h_n, grad_c_n = plain_each((grad_output, grad_h_n, grad_c_n))
     call.run(
         "backward",
-        {
-            "output": output,
-            "gates": gates,
-            "cells": cells,
-            "grad_output": plain(grad_output),
-            "grad_h_n": plain_if_any(grad_h_n),
-            "grad_c_n": plain_if_any(grad_c_n) if inputs.cell.startswith("lstm") else None,
-            "grad_x": grad_features if inside else None,
-            "grad_ready": ready,
-            "grad_weight_ih": grad_weight_ih if inside else None,
-            "grad_bias_ih": grad_bias_ih,
-            "grad_weight_hh": grad_weight_hh,
-            "grad_bias_hh": grad_bias_hh,
-            "grad_modrelu_bias": grad_modrelu,
-            "grad_h_0": initial[0],
-            "grad_c_0": initial[1],
-        },
+        output=output,
+        gates=gates,
+        cells=cells,
+        grad_output=grad_output,
+        grad_h_n=grad_h_n,
+        grad_c_n=grad_c_n if inputs.cell.startswith("lstm") else None,
+        grad_x=grad_features if call.inside else None,
+        grad_ready=ready,
+        grad_weight_ih=grad_weight_ih if call.inside else None,
+        grad_bias_ih=grad_bias_ih,
+        grad_weight_hh=grad_weight_hh,
+        grad_bias_hh=grad_bias_hh,
+        grad_modrelu_bias=grad_modrelu,
+        grad_h_0=initial[0],
+        grad_c_0=initial[1],
     )
     if call.separate and ready is not None and call.weight_ih is not None:
         flat = ready.view(-1, ready.shape[-1])

@@ -66,6 +66,9 @@ class RecurrentLayer(nn.Module, ABC):
         self.proj_size = proj_size
         self.carry_momentum = carry_momentum
         self._gates = gates
+        self._output_size = proj_size or hidden_size
+        self._directions = 2 if bidirectional else 1
+        self._suffixes = tuple(suffix for suffix, _ in self.places())
         for suffix, width in self.places():
             for name, shape in self._shapes(width, rule).items():
                 weight = torch.empty(shape, device=device, dtype=dtype)
@@ -129,14 +132,6 @@ class RecurrentLayer(nn.Module, ABC):
         checks.check_input(type(self).__name__, x, self.input_size, weight, (2, 3))
         if isinstance(x, Tensor):
             checks.check_length(type(self).__name__, x.shape[1 if x.dim() == 3 and self.batch_first else 0])
-
-    @property
-    def _directions(self) -> int:
-        return 2 if self.bidirectional else 1
-
-    @property
-    def _output_size(self) -> int:
-        return self.proj_size or self.hidden_size
 
     def places(self) -> list[tuple[str, int]]:
         """Return the suffix of every layer and direction, in state order, and the width of its input."""
@@ -212,12 +207,12 @@ class RecurrentLayer(nn.Module, ABC):
 
         finals: list[tuple[Tensor, ...]] = []
         momenta: list[RuleState] = []
-        places = [suffix for suffix, _ in self.places()]
+        directions = self._directions
         for layer in range(self.num_layers):
             outputs = []
-            for direction in range(self._directions):
-                k = layer * self._directions + direction
-                suffix = places[k]
+            for direction in range(directions):
+                k = layer * directions + direction
+                suffix = self._suffixes[k]
                 weight_hh = self._weight_hh(suffix)
                 inputs, velocity = gate_input(
                     layout.reverse(data) if direction else data,

@@ -50,8 +50,8 @@ def gate_input(
         return GateInput(x, weight_ih, bias_ih, packed=packed), None
     if isinstance(rule, LinearRule) and rule.commutes:
         return _filtered_features(x, weight_ih, bias_ih, weight_hh, rule, state, packed, carry)
-    if has_kernels(rule) and kernels.rule_backend(weight_ih) is not None:
-        inputs, state = kernels.adaptive_rule(x, weight_ih, bias_ih, rule, state, packed)
+    if has_kernels(rule) and (runner := kernels.rule_backend(weight_ih)) is not None:
+        inputs, state = kernels.adaptive_rule(runner, x, weight_ih, bias_ih, rule, state, packed)
         if rule.velocity == "hidden":
             inputs = GateInput(inputs.features, weight_hh, packed=packed)
         return inputs, state

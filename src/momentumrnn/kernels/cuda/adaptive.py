@@ -54,7 +54,7 @@ def adaptive_rule(
         train = wants_gradient((drive, coefficients, v_0, m_0))
         run: Any = torch.ops.momentumrnn.triton_adaptive_rule
         if not in_graph(drive):
-            run = _AdaptiveRule.apply if train else adaptive_operator.forward
+            run = _adaptive_rule if train else adaptive_operator.forward
         d, v_n, m_n, _ = run(drive, coefficients, rule.eps, v_0, m_0, sizes, batch, train)
     return d, rule.state_type(v_n, m_n) if isinstance(rule, Adam) else rule.state_type(m_n)
 
@@ -79,7 +79,7 @@ def _backward(ctx: Any, grad: Tensor | None, grad_v_n: Any, grad_m_n: Any, _: An
         given = _in_torch(ctx.eps, batch_sizes, tensors, incoming, wanted)
         return (*given[:2], None, *given[2:], None, None, None)
     elif may_be_asked_again():
-        through = _AdaptiveRuleBackward.apply
+        through = _adaptive_rule_backward
     found = through(drive, coefficients, ctx.eps, v_0, m_0, batch_sizes, ctx.batch, saved, *incoming)
     given = [each if want else None for each, want in zip(found, wanted, strict=True)]
     return (*given[:2], None, *given[2:], None, None, None)
@@ -121,10 +121,10 @@ def _backward_of_backward(ctx: Any, *grads: Tensor | None) -> Any:
     return (*found[:2], None, *found[2:4], None, None, None, *found[4:])
 
 
-_AdaptiveRule = without_operator("_AdaptiveRule", adaptive_operator.forward, _setup, _backward)
+_adaptive_rule = without_operator("_AdaptiveRule", adaptive_operator.forward, _setup, _backward)
 
 
-_AdaptiveRuleBackward = without_operator(
+_adaptive_rule_backward = without_operator(
     "_AdaptiveRuleBackward", adaptive_operator.backward, _setup_backward, _backward_of_backward
 )
 

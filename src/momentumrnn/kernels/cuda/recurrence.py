@@ -54,7 +54,7 @@ def recurrence(
     train = wants_gradient(tensors)
     run: Any = torch.ops.momentumrnn.triton_recurrence
     if not in_graph(d):
-        run = _Recurrence.apply if train else recurrence_operator.forward
+        run = _recurrence if train else recurrence_operator.forward
     output, h_n, c_n, _, _ = run(cell, *tensors, batch_sizes, train)
     return output, h_n, c_n
 
@@ -77,7 +77,7 @@ def _backward(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, gra
     elif holds_many(*incoming):
         return None, *_in_torch(ctx.cell, tensors, incoming, wanted), None, None
     elif may_be_asked_again():
-        through = _RecurrenceBackward.apply
+        through = _recurrence_backward
     grads = through(ctx.cell, *tensors, output, gates, cells, *incoming)
     return None, *(grad if want else None for grad, want in zip(grads, wanted, strict=True)), None, None
 
@@ -113,10 +113,10 @@ def _backward_of_backward(ctx: Any, *grads: Tensor | None) -> Any:
     return None, *found[:6], None, None, None, None, *found[6:]
 
 
-_Recurrence = without_operator("_Recurrence", recurrence_operator.forward, _setup, _backward)
+_recurrence = without_operator("_Recurrence", recurrence_operator.forward, _setup, _backward)
 
 
-_RecurrenceBackward = without_operator(
+_recurrence_backward = without_operator(
     "_RecurrenceBackward", recurrence_operator.backward, _setup_backward, _backward_of_backward
 )
 
