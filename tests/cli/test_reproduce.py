@@ -58,6 +58,19 @@ def test_a_plan_says_what_lacks_data_and_how_to_get_it(capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("out", ["file", "file/inside"])
+@pytest.mark.parametrize("more", [["--plan"], []])
+def test_a_file_in_the_place_of_the_folder_is_refused_before_anything_is_measured(
+    capsys, tmp_path, out, more
+):
+    (tmp_path / "file").write_text("something")
+    assert main(["reproduce", "small", "--only", "adding-100-lstm", "--out", out, *more]) == 2
+    told = capsys.readouterr()
+    expected = f"error: --out {out}: expected a folder, or a place for one, got the file file; name another\n"
+    assert (told.out, told.err) == ("", expected)
+    assert (tmp_path / "file").read_text() == "something"
+
+
 def test_the_whole_path_and_that_a_second_call_finds_it_done(capsys, tmp_path):
     words = ["reproduce", "small", "response", "table2", "--smoke"]
     words += ["--only", "adding-100-rmsprop-lstm", "timit-lstm-84", "--out", "here"]

@@ -17,7 +17,7 @@ from momentumrnn.cli.reproducing.options import Options
 from momentumrnn.cli.reproducing.showing import show_plan
 from momentumrnn.cli.reproducing.survey import Run, missing_data, survey
 from momentumrnn.cli.reproducing.watching import Watcher
-from momentumrnn.results import make_folder
+from momentumrnn.results import check_folder, make_folder
 from momentumrnn.results.find import COST
 from momentumrnn.training.devices import choose_device
 from momentumrnn.training.interrupt import Interrupt, catch_interrupts
@@ -68,10 +68,11 @@ def reproduce(options: Options) -> None:
     Raises:
         ReproduceError: Some runs failed; the others were made.
         RecipeError: Changes that not every row can take.
-        CheckpointError: The folder holds other runs, or is in use.
+        CheckpointError: The folder is none, holds other runs, or is in use.
         KeyboardInterrupt: Ctrl-C; runs were stopped with a checkpoint.
     """
     console, clock = Console(), Clock(options.minutes)
+    check_folder(options.out)
     _whole_plan(options)
     runs = survey(options.plan, options.out)
     unfinished = [run for run in runs if run.standing != "done"]

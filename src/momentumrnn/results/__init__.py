@@ -6,13 +6,14 @@ from momentumrnn.results.report import Report, build_report
 from momentumrnn.results.runs import RunRecord, read_runs
 from momentumrnn.results.summary import summarise, summary_table
 from momentumrnn.results.table import Table, print_table, to_markdown
-from momentumrnn.results.write import make_folder, write_report
+from momentumrnn.results.write import check_folder, make_folder, write_report
 
 __all__ = [
     "Report",
     "RunRecord",
     "Table",
     "build_report",
+    "check_folder",
     "default_out",
     "find_runs",
     "make_folder",

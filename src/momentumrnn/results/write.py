@@ -21,6 +21,22 @@ ALL: tuple[Format, ...] = get_args(Format)
 PLOTS = "plots"
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a place that is no folder and can become none, without making one.
+
+    Args:
+        folder: Where something is to go, or may.
+
+    Raises:
+        CheckpointError: A file is there, or above it.
+    """
+    present = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    if present is not None and not present.is_dir():
+        raise CheckpointError(
+            f"--out {folder}: expected a folder, or a place for one, got the file {present}; name another"
+        )
+
+
 def make_folder(folder: Path) -> None:
     """Make the folder of a report, before any work is done for it.
 

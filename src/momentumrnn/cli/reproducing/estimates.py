@@ -16,6 +16,7 @@ from momentumrnn.cli.reproducing.local import LocalExecutor
 from momentumrnn.cli.reproducing.options import Options
 from momentumrnn.cli.reproducing.survey import Run, seconds_per_epoch
 from momentumrnn.results.gradient_records import STEPS
+from momentumrnn.results.write import make_folder
 from momentumrnn.training.devices import choose_device
 from momentumrnn.training.files import write_atomically
 from momentumrnn.training.progress import duration
@@ -79,6 +80,9 @@ def estimate(
         options: What was asked for.
         stop: Asked several times a second.
         told: Called before a row is measured.
+
+    Raises:
+        CheckpointError: What is measured could not be written down.
     """
     device = choose_device(options.device)
     path = options.out / FILE
@@ -89,6 +93,7 @@ def estimate(
     wanted = {key: name for name, key in reversed(signatures.items()) if key not in known}
     wanted = {key: name for key, name in wanted.items() if name not in own}
     if wanted:
+        make_folder(options.out)
         told(f"measuring a few steps of {len(wanted)} models, once")
         jobs = [
             Job(
@@ -106,7 +111,6 @@ def estimate(
         done = LocalExecutor(1).run(jobs, _Aloud(told, len(jobs)), stop)
         measured = {key: done[name] for key, name in wanted.items() if name in done}
         known |= {key: Estimate(**outcome.values) for key, outcome in measured.items() if outcome.values}
-        options.out.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({key: asdict(value) for key, value in known.items()}, indent=2))
     found = {name: known[key] for name, key in signatures.items() if key in known}
     for name, seconds in own.items():
