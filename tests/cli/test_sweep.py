@@ -371,6 +371,23 @@ def test_seeds_are_averaged_and_diverged_trials_passed_over(tmp_path, capsys):
     assert table["validation_accuracy"][0] == pytest.approx(mean)
 
 
+def test_a_sweep_without_a_trial_that_ran_to_its_end_has_failed(tmp_path, capsys):
+    out = tmp_path / "sweep"
+    given = words(out, "--sampler", "grid", over=["--over", "optimizer.lr=1e36,1e37"], trials=None)
+    # The second time nothing is left to do, and nothing better has come of it.
+    for _ in range(2):
+        assert main(given) == 2
+        told = capsys.readouterr()
+        assert "no trial ran to its end" in told.out
+        assert told.err.startswith(
+            "error: none of the 2 trials ran to its end, so there is no best one: 2 diverged"
+        )
+        assert len(told.err.splitlines()) == 1
+    assert list(table_of(out)["outcome"]) == ["diverged"] * 2
+    # One that is stopped before its first good trial may still have one.
+    assert main(words(tmp_path / "short", "--minutes", "1e-9", trials=2)) == 0
+
+
 def test_a_pruned_trial_stops_and_is_kept(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(study_file, "PRUNE_AFTER_TRIALS", 1)
     out = tmp_path / "sweep"

@@ -1,6 +1,7 @@
 """``momentumrnn sweep``: values of a recipe tried out, the next ones chosen by what came of the last."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,8 @@ from momentumrnn.cli.sweeping.progress import Teller
 from momentumrnn.cli.sweeping.report import best_trial, report
 from momentumrnn.cli.sweeping.run import Deadline, OutOfTimeError, carry_out
 from momentumrnn.cli.sweeping.study import Study, opened_study
-from momentumrnn.errors import RecipeError
+from momentumrnn.cli.sweeping.trial import Trial
+from momentumrnn.errors import DivergedError, RecipeError
 from momentumrnn.training import load_recipe
 from momentumrnn.training.plan import refuse_seed
 
@@ -98,6 +100,7 @@ def sweep(
     Raises:
         RecipeError: A number that makes no sense.
         CheckpointError: The folder is in use, damaged, or belongs to something else.
+        DivergedError: No trial ran to its end; the table and the plot are written.
         KeyboardInterrupt: Ctrl-C; a checkpoint was written before.
     """
     planned = planned_trials(definition, trials)
@@ -124,6 +127,16 @@ def sweep(
             f"stopped after {minutes:g} minutes, {len(finished)} of {planned} trials are done; the same "
             "command goes on"
         )
+    elif best_trial(finished, definition.metric) is None:
+        raise DivergedError(
+            f"none of the {planned} trials ran to its end, so there is no best one: {_ends(finished)}. Sweep "
+            "other values, such as a smaller optimizer.lr, in another folder (--out)"
+        )
+
+
+def _ends(trials: Sequence[Trial]) -> str:
+    counts = Counter(trial.outcome for trial in trials)
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
 
 
 def _one_trial(
