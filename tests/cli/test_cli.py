@@ -222,6 +222,19 @@ def test_compare_goes_on_where_it_stopped(capsys, tmp_path, monkeypatch):
         assert (out / name).stat().st_size > 0
 
 
+def test_compare_names_the_data_it_used(capsys, tmp_path, monkeypatch):
+    import momentumrnn.cli.compare as compare
+
+    titles = []
+    monkeypatch.setattr(compare, "plot_convergence", lambda runs, title, path: titles.append(title) or [])
+    words = ["compare", "digits", "--seeds", "1", "--out", "out", *TINY]
+    changes = ["--set", "data.name=adding", "data.length=8", "training.steps_per_epoch=1"]
+    assert main([*words, *changes]) == 0
+    assert titles == ["LSTMs on adding, T = 8"]
+    assert "LSTMs on adding, T = 8" in capsys.readouterr().out
+    assert (tmp_path / "out" / "table.md").read_text().startswith("# LSTMs on adding, T = 8\n")
+
+
 def test_data_commands(capsys, tmp_path):
     assert main(["data", "list"]) == 0
     shown = capsys.readouterr().out

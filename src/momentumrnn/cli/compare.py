@@ -16,6 +16,7 @@ from momentumrnn.results import (
     summary_table,
     to_markdown,
 )
+from momentumrnn.results.runs import show_data
 from momentumrnn.training import Recipe, load_recipe, train
 from momentumrnn.training.files import write_atomically
 from momentumrnn.training.plan import refuse_seed
@@ -79,17 +80,16 @@ def compare(
     minutes = (time.monotonic() - began) / 60
     if reused:
         print(f"{reused} of {len(plan)} runs were finished before and are reused")
-    for file in report(dataset, [out / name for name in plan], out, console):
+    for file in report([out / name for name in plan], out, console):
         print(f"wrote {file}")
     print(f"trained for {minutes:.1f} minutes")
 
 
-def report(dataset: str, folders: Sequence[Path], out: Path, console: Console) -> list[Path]:
+def report(folders: Sequence[Path], out: Path, console: Console) -> list[Path]:
     """Print the table; write it, and the plot.
 
     Args:
-        dataset: What the runs were trained on.
-        folders: The run folders.
+        folders: The run folders, all of one dataset.
         out: Where to.
         console: The terminal.
 
@@ -98,10 +98,12 @@ def report(dataset: str, folders: Sequence[Path], out: Path, console: Console) -
     """
     runs = read_runs(folders)
     summary = summarise(runs)
-    table = summary_table(summary, f"LSTMs on {dataset}")
+    # Not by the recipes' names: a change may have given them other data.
+    title = f"LSTMs on {show_data(runs[0].recipe.data)}"
+    table = summary_table(summary, title)
     files = [out / "table.md", out / "results.csv"]
     write_atomically(files[0], to_markdown(table))
     write_atomically(files[1], summary.to_csv(index=False, lineterminator="\n"))
-    files += plot_convergence(runs, f"LSTMs on {dataset}", out / "convergence")
+    files += plot_convergence(runs, title, out / "convergence")
     print_table(table, console)
     return files

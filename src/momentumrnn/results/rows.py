@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from momentumrnn.results.match import Placed
-from momentumrnn.results.runs import RunRecord, counted, group_runs, label_models
+from momentumrnn.results.runs import RunRecord, counted, group_runs, label_models, show_data
 from momentumrnn.tasks import Baseline, Metric
 from momentumrnn.training.experiments import Panel, Row
 from momentumrnn.training.recipe import Recipe
@@ -127,9 +127,7 @@ def other_results(runs: Sequence[RunRecord]) -> list[PanelResult]:
     """
     by_data: dict[str, list[RunRecord]] = {}
     for run in runs:
-        data = run.recipe.data
-        parts = [data.name, data.folder, data.length and f"T = {data.length:,}"]
-        by_data.setdefault(", ".join(part for part in parts if part), []).append(run)
+        by_data.setdefault(show_data(run.recipe.data), []).append(run)
     return [
         PanelResult(
             title,

@@ -12,7 +12,7 @@ from momentumrnn.training.history import Epoch
 from momentumrnn.training.model import build_model
 from momentumrnn.training.recipe import Recipe
 from momentumrnn.training.run_folder import RunFolder
-from momentumrnn.training.sections import TrainingSection
+from momentumrnn.training.sections import DataSection, TrainingSection
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,19 @@ def label_models(recipes: Sequence[Recipe]) -> list[str]:
         alike = [other for other, called in zip(recipes, names, strict=True) if called == name]
         labels.append(" ".join([name, *_differences(recipe, alike)]))
     return labels
+
+
+def show_data(data: DataSection) -> str:
+    """What is learned from, as a title says it.
+
+    Args:
+        data: Of a recipe.
+
+    >>> show_data(DataSection("adding", length=750))
+    'adding, T = 750'
+    """
+    parts = [data.name, data.folder, data.length and f"T = {data.length:,}"]
+    return ", ".join(part for part in parts if part)
 
 
 def metric_of(runs: Sequence[RunRecord]) -> Metric:
