@@ -254,7 +254,42 @@ def test_latex_is_escaped_and_whole(mnist):
     assert escape_latex("中") == "?"
 
 
+def shown_by_markdown(text):
+    """The texts that a reader of Markdown sees, a heading, a cell or a paragraph each."""
+    parser = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
+    shown = []
+    for token in parser.parse(text):
+        if token.type == "inline":
+            assert not {child.type for child in token.children} & {
+                "code_inline",
+                "html_inline",
+                "em_open",
+                "link_open",
+            }
+            shown.append("".join(child.content for child in token.children))
+    return shown
+
+
+MARKED = r"a|b \| `c` <b> *d* _e_ f_g [h](i) ~~j~~ &lt; \\"
+
+
 def test_markdown_keeps_its_columns():
     text = to_markdown(Table("", ("a|b", "n"), (("x | y", "1*\n2*"),)))
     assert text.splitlines()[0] == r"| a\|b | n |"
     assert text.splitlines()[2] == r"| x \| y | 1\*, 2\* |"
+
+
+def test_markdown_shows_names_as_they_are():
+    text = to_markdown(Table(MARKED, (MARKED, "n"), ((MARKED, "1"), ("x", MARKED)), (MARKED,)))
+    assert shown_by_markdown(text) == [MARKED, MARKED, "n", MARKED, "1", "x", MARKED, MARKED]
+
+
+def test_a_report_in_markdown_shows_names_as_they_are(tmp_path):
+    recipe = load_recipe("timit-lstm-84").override(["data.name=speech", f"data.folder={MARKED}"])
+    # Some of MARKED no file system of Windows takes.
+    name = "_e_ `c` [h](i) &lt; f_g"
+    write_run(tmp_path / name, recipe, history(MSE, [0.5]))
+    write_report(build_report(find_runs([tmp_path])), tmp_path, ["markdown"])
+    shown = shown_by_markdown((tmp_path / "tables.md").read_text())
+    assert f"speech, {MARKED}" in shown
+    assert any(f"{name} (1 of" in line for line in shown)

@@ -1,5 +1,6 @@
 """A table as text cells, on the terminal and in Markdown."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +9,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
+
+# An underscore within a word is none to Markdown either.
+MEANT_OTHERWISE = re.compile(r"[\\`*<\[\]|~&]|(?<!\w)_|_(?!\w)")
 
 
 @dataclass(frozen=True)
@@ -59,30 +63,38 @@ def print_table(table: Table, console: Console) -> None:
 
 
 def to_markdown(table: Table, level: int = 1) -> str:
-    """A table as Markdown.
+    """A table as Markdown, which shows every text as it is.
 
     Args:
         table: Any.
         level: Of its heading.
     """
-    lines = [f"{'#' * level} {table.title}", ""] if table.title else []
-    headings = [_line(heading.replace("\n", " ").strip()) for heading in table.headings]
+    lines = [f"{'#' * level} {escape_markdown(table.title)}", ""] if table.title else []
+    headings = [escape_markdown(heading.strip()) for heading in table.headings]
     lines.append(f"| {' | '.join(headings)} |")
     lines.append("|---|" + "---:|" * (len(headings) - 1))
     lines.extend(
-        f"| {' | '.join(_line(cell.replace(chr(10), ', ')) for cell in cells)} |" for cells in table.rows
+        f"| {' | '.join(escape_markdown(cell.replace(chr(10), ', ')) for cell in cells)} |"
+        for cells in table.rows
     )
     for note in table.notes:
-        lines.extend(["", note])
+        lines.extend(["", escape_markdown(note)])
     return "\n".join(lines) + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    r"""Text that Markdown shows as it is, in a table or outside; a line break becomes a space.
+
+    Args:
+        text: Such as the name of a folder, which may hold what ends a cell or begins emphasis, code or HTML.
+
+    >>> print(escape_markdown("a|b of <step_size>, _c_"))
+    a\|b of \<step_size>, \_c\_
+    """
+    return MEANT_OTHERWISE.sub(r"\\\g<0>", text.replace("\n", " "))
 
 
 def _least_width(column: Sequence[str]) -> int:
     heading, *cells = column
     unbroken = [*heading.split(), *(line for cell in cells for line in cell.split("\n"))]
     return max(map(len, unbroken), default=0)
-
-
-def _line(text: str) -> str:
-    # Names of folders and of settings may hold what ends a cell, or begins emphasis.
-    return text.replace("|", r"\|").replace("*", r"\*")

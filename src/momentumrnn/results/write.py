@@ -13,7 +13,7 @@ from momentumrnn.results.page import to_page
 from momentumrnn.results.plots import FORMATS
 from momentumrnn.results.records import to_csv, to_json, to_records
 from momentumrnn.results.report import Report
-from momentumrnn.results.table import Table, to_markdown
+from momentumrnn.results.table import Table, escape_markdown, to_markdown
 from momentumrnn.training.files import write_atomically
 
 Format = Literal["markdown", "csv", "json", "latex", "png", "svg", "html"]
@@ -107,18 +107,20 @@ def _markdown(report: Report, about: dict[str, str], pictures: bool) -> str:
     lines = ["# Runs beside the paper's numbers", ""]
     lines.append(f"{', '.join(f'{key} {value}' for key, value in about.items())}.")
     if report.warnings:
-        lines.extend(["", "**Warnings**", "", *(f"- {warning}" for warning in report.warnings)])
+        lines.extend(
+            ["", "**Warnings**", "", *(f"- {escape_markdown(warning)}" for warning in report.warnings)]
+        )
     for section in report.sections:
-        lines.extend(["", f"## {section.title}"])
+        lines.extend(["", f"## {escape_markdown(section.title)}"])
         for part in section.parts:
-            lines.extend(["", f"### {part.title}"])
+            lines.extend(["", f"### {escape_markdown(part.title)}"])
             for table in part.tables:
                 lines.extend(["", to_markdown(_untitled(table)).rstrip("\n")])
             if pictures:
                 lines.extend(
                     line
                     for drawing in part.drawings
-                    for line in ("", f"![{drawing.text}]({PLOTS}/{drawing.name}.png)")
+                    for line in ("", f"![{escape_markdown(drawing.text)}]({PLOTS}/{drawing.name}.png)")
                 )
     return "\n".join(lines) + "\n"
 

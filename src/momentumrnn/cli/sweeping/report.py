@@ -15,6 +15,8 @@ from momentumrnn.cli.sweeping.definition import Definition
 from momentumrnn.cli.sweeping.plot import plot_sweep
 from momentumrnn.cli.sweeping.progress import show_value
 from momentumrnn.cli.sweeping.trial import Trial, run_folders
+from momentumrnn.results.table import Table as MarkdownTable
+from momentumrnn.results.table import escape_markdown, to_markdown
 from momentumrnn.tasks import Metric
 from momentumrnn.training.files import write_atomically
 from momentumrnn.training.history import best_validation_epoch
@@ -202,10 +204,11 @@ def _markdown(definition: Definition, trials: Sequence[Trial], title: str, lines
     keys = [axis.key for axis in definition.axes]
     rest = [f"{first} {second}".strip() for first, second in _headings(definition)]
     headings = [rest[0], *keys, *rest[1 + len(keys) :]]
-    text = [f"# {title}", "", *(f"- {line}" for line in lines), ""]
-    text.append(f"| {' | '.join(headings)} |")
-    text.append("|" + "---:|" * len(headings))
-    text.extend(f"| {' | '.join(_cells(definition, trial))} |" for trial in trials)
-    for note in _notes(definition):
-        text.extend(["", note])
-    return "\n".join(text) + "\n"
+    table = MarkdownTable(
+        "",
+        tuple(headings),
+        tuple(tuple(_cells(definition, trial)) for trial in trials),
+        tuple(_notes(definition)),
+    )
+    head = [f"# {escape_markdown(title)}", "", *(f"- {escape_markdown(line)}" for line in lines), ""]
+    return "\n".join(head) + "\n" + to_markdown(table)
