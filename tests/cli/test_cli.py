@@ -235,6 +235,51 @@ def test_compare_names_the_data_it_used(capsys, tmp_path, monkeypatch):
     assert (tmp_path / "out" / "table.md").read_text().startswith("# LSTMs on adding, T = 8\n")
 
 
+@pytest.fixture
+def no_text(tmp_path):
+    """A name that is no text, as a file system may hold it."""
+    try:
+        name = os.fsdecode(b"run-\xff")
+        (tmp_path / name).mkdir()
+        (tmp_path / name).rmdir()
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes text alone for names")
+    return name
+
+
+def test_names_that_are_no_text_are_refused_where_they_cannot_be_had(capsys, tmp_path, no_text):
+    expected = "--out 'run-\\udcff': expected a name in UTF-8"
+    assert expected in error_of(capsys, "train", "digits-lstm", "--out", no_text, *TINY)
+    assert list(tmp_path.iterdir()) == []
+    expected = "--out 'run-\\udcff/digits-lstm-seed-0': expected a name in UTF-8"
+    assert expected in error_of(capsys, "compare", "digits", "--out", no_text, *TINY)
+    expected = "--out 'run-\\udcff': expected a name in UTF-8"
+    assert expected in error_of(capsys, "reproduce", "fig2", "--smoke", "--out", no_text)
+    words = ["train", "timit-lstm-84", "--set", "data.name=speech", f"data.folder={no_text}"]
+    assert "data.folder: expected a name in UTF-8" in error_of(capsys, *words)
+
+
+def test_a_report_of_names_that_are_no_text(capsys, tmp_path, no_text):
+    assert main(["train", "digits-lstm", "--out", "run", *TINY]) == 0
+    (tmp_path / "all").mkdir()
+    (tmp_path / "run").rename(tmp_path / "all" / no_text)
+    assert main(["report", "all"]) == 0
+    for name in ("report.html", "results.csv", "results.json"):
+        assert "run-\\udcff" in (tmp_path / "all" / "report" / name).read_text(encoding="utf-8")
+    assert main(["report", "all", "--out", no_text, "--formats", "markdown", "png"]) == 0
+    assert (tmp_path / no_text / "tables.md").exists()
+
+
+def test_a_sweep_of_a_recipe_whose_name_is_no_text(tmp_path, no_text):
+    pytest.importorskip("optuna")
+    recipe = load_recipe("digits-lstm").to_toml()
+    (tmp_path / f"{no_text}.toml").write_text(recipe, encoding="utf-8")
+    words = ["sweep", f"{no_text}.toml", "--over", "optimizer.lr=0.01,0.02", "--trials", "1", "--out", "out"]
+    assert main([*words, *TINY]) == 0
+    table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert table.splitlines()[0] == r"# Sweep of run-\\udcff: 1 trials"
+
+
 def test_data_commands(capsys, tmp_path):
     assert main(["data", "list"]) == 0
     shown = capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Recordings to features, held to a float64 oracle that takes nothing but sums and sines."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -108,6 +109,19 @@ def test_a_file_that_is_none(tmp_path):
         read_recording(path)
     with pytest.raises(DataError, match=r"b\.wav: expected a recording"):
         read_recording(tmp_path / "b.wav")
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    signal = tone(700, 8_000)
+    soundfile.write(tmp_path / "a.wav", signal, 8_000, subtype="DOUBLE")
+    try:
+        path = (tmp_path / "a.wav").rename(tmp_path / os.fsdecode(b"\xff.wav"))
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes text alone for names")
+    assert np.array_equal(read_recording(path), signal)
+    path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match="expected a recording that libsndfile reads"):
+        read_recording(path)
 
 
 def test_samples_that_are_not_finite(tmp_path):

@@ -58,16 +58,30 @@ def discard_unfinished(folder: Path) -> None:
         shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
 
 
+def written(name: str | Path) -> str:
+    r"""Text that UTF-8 has: bytes in names of files that are none become escapes.
+
+    Args:
+        name: Any text that holds names of files or folders, which may be any bytes.
+
+    >>> print(written("run-\udcff"))
+    run-\udcff
+    """
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file as a whole.
 
     Args:
         path: The file; its folder exists.
-        content: What it shall hold; text is written as UTF-8.
+        content: What it shall hold; text as ``written`` gives it, in UTF-8.
     """
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{SCRATCH_SUFFIX}")
     try:
-        beside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        beside.write_bytes(
+            content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+        )
         sync(beside)
         beside.replace(path)
     finally:

@@ -15,6 +15,7 @@ from momentumrnn.tasks.models import (
     rule_arguments,
     takes_weight_dropout,
 )
+from momentumrnn.training.files import written
 from momentumrnn.training.sections import (
     DataSection,
     LanguageSection,
@@ -180,6 +181,10 @@ class Recipe:
         not_negative: Check = (lambda x: 0 <= x < math.inf, "a finite number, 0 or more")
         at_least_one: Check = (lambda x: x >= 1, "1 or more")
         checks: dict[str, Check] = {
+            "data.folder": (
+                lambda x: written(x) == x,
+                "a name in UTF-8, as recipes are (rename the folder, or link to it)",
+            ),
             "data.validation": (lambda x: x >= 0, "0 or more"),
             "data.length": at_least_one,
             "data.vocabulary": (lambda x: x >= 3, "3 or more"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from momentumrnn.errors import CheckpointError
 from momentumrnn.tasks import Metric
-from momentumrnn.training.files import discard_unfinished, needing_disk, write_atomically
+from momentumrnn.training.files import discard_unfinished, needing_disk, write_atomically, written
 from momentumrnn.training.history import Epoch, RunResult, read_metrics, write_metrics
 from momentumrnn.training.lock import FolderLock
 from momentumrnn.training.recipe import Recipe
@@ -113,8 +113,10 @@ class RunFolder:
             recipe: The recipe that shall run here.
 
         Raises:
-            CheckpointError: The folder holds another recipe, or something that is no run.
+            CheckpointError: The folder holds another recipe, or something that is no run, or has a name that
+                no text has.
         """
+        check_name(self.path)
         present = self.recipe()
         if present is None:
             strangers = [
@@ -196,6 +198,21 @@ class RunFolder:
                 )
         path = self.path / VERSIONS
         write_atomically(path, json.dumps({"starts": [*starts, versions]}, indent=2) + "\n")
+
+
+def check_name(folder: Path) -> None:
+    """Refuse a name that TensorBoard and safetensors would fail on, later.
+
+    Args:
+        folder: Where something is to be trained.
+
+    Raises:
+        CheckpointError: Its name holds bytes that are no UTF-8.
+    """
+    if written(folder) != str(folder):
+        raise CheckpointError(
+            f"--out {str(folder)!r}: expected a name in UTF-8, got bytes that are none; name another folder"
+        )
 
 
 def _prolongs(wanted: Recipe, present: Recipe) -> bool:

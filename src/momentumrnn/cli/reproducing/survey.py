@@ -13,7 +13,7 @@ from momentumrnn.training.experiments import Row
 from momentumrnn.training.history import Epoch
 from momentumrnn.training.plan import Plan, run_name
 from momentumrnn.training.recipe import Recipe
-from momentumrnn.training.run_folder import RunFolder
+from momentumrnn.training.run_folder import RunFolder, check_name
 from momentumrnn.training.sections import DataSection
 
 Standing = Literal["done", "begun", "missing"]
@@ -51,8 +51,9 @@ def survey(plan: Plan, out: Path) -> list[Run]:
 
     Raises:
         RecipeError: A row that cannot be changed in this way.
-        CheckpointError: A folder holds another run, or is damaged.
+        CheckpointError: A folder holds another run, is damaged, or has a name that is no text.
     """
+    check_name(out)
     rows = plan.rows()
     found = [_gradients(plan, row, out) for rows in gradient_rows(plan).values() for row in rows]
     return found + [_run(plan, row, seed, out) for seed in range(plan.seeds) for row in rows]

@@ -18,7 +18,7 @@ from momentumrnn.cli.sweeping.trial import Trial, run_folders
 from momentumrnn.results.table import Table as MarkdownTable
 from momentumrnn.results.table import escape_markdown, to_markdown
 from momentumrnn.tasks import Metric
-from momentumrnn.training.files import write_atomically
+from momentumrnn.training.files import write_atomically, written
 from momentumrnn.training.history import best_validation_epoch
 from momentumrnn.training.run_folder import RunFolder
 
@@ -77,7 +77,7 @@ def report(
     metric = definition.metric
     best, ordered = best_trial(trials, metric), ranked(trials, metric)
     done = len(trials) >= planned
-    title = f"Sweep of {Path(name).stem}: {len(trials)}{'' if done else f' of {planned}'} trials"
+    title = f"Sweep of {written(Path(name).stem)}: {len(trials)}{'' if done else f' of {planned}'} trials"
     lines = list(_verdict(definition, best, done, out))
     if best is not None:
         values = [f"{key}={as_text(value)}" for key, value in best.values.items()]

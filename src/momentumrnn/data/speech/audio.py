@@ -36,12 +36,15 @@ def read_recording(path: Path) -> Signal:
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: expected a recording, got an empty file; remove it or copy it again")
-        with soundfile.SoundFile(path) as stream:
+        # Opened here: soundfile takes no name that is not UTF-8.
+        with path.open("rb") as file, soundfile.SoundFile(file) as stream:
             signal = _read(stream)
     except (OSError, soundfile.SoundFileError) as error:
+        # Without the description of the open file, which soundfile puts before it.
+        told = getattr(error, "error_string", error)
         raise DataError(
             f"{path}: expected a recording that libsndfile reads (WAV, FLAC, NIST SPHERE without shorten "
-            f"compression), got: {error}; convert it, copy it again, or remove it"
+            f"compression), got: {told}; convert it, copy it again, or remove it"
         ) from error
     if not np.isfinite(signal).all():
         raise DataError(
