@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from momentumrnn.data import data_folder
+from momentumrnn.data import mnist as mnist_files
+from momentumrnn.data.fetch import content_sha256
 from momentumrnn.data.mnist import check_mnist, load_mnist, load_pmnist
 from momentumrnn.errors import DataError, DataMissingError
 
@@ -53,6 +55,46 @@ def test_a_part_of_mnist(tmp_path):
     write_small_mnist(tmp_path)
     with pytest.raises(DataError, match="expected 60000 images of 28 × 28, got 3"):
         load_mnist(tmp_path)
+
+
+@pytest.fixture
+def blank(tmp_path, monkeypatch):
+    """As many images as MNIST has, all of them empty, that are taken for MNIST."""
+    sums = {}
+    for part, count in (("train", 60_000), ("t10k", 10_000)):
+        write_idx(tmp_path, f"{part}-images-idx3-ubyte", torch.zeros(count, 28, 28, dtype=torch.uint8))
+        write_idx(tmp_path, f"{part}-labels-idx1-ubyte", torch.zeros(count, dtype=torch.uint8))
+    for path in (tmp_path / "mnist").iterdir():
+        sums[path.stem] = content_sha256(path)
+    monkeypatch.setattr(mnist_files, "SHA256", sums)
+    return tmp_path
+
+
+def change_a_byte(path):
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[-1] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(gzip.compress(bytes(content), 1))
+
+
+def test_a_changed_byte_is_noticed_when_it_is_read(blank, recwarn):
+    assert len(load_mnist(blank).test) == 10_000
+    change_a_byte(blank / "mnist" / "train-images-idx3-ubyte.gz")
+    for load in (load_mnist, load_pmnist):
+        with pytest.raises(DataError, match=r"train-images.*expected contents with sha256") as caught:
+            load(blank)
+        assert "momentumrnn data fetch mnist" in str(caught.value)
+    assert not recwarn.list
+
+
+def test_another_dataset_in_its_form_is_told_and_used(blank):
+    for path in (blank / "mnist").iterdir():
+        change_a_byte(path)
+    with pytest.warns(UserWarning, match="none of the files is MNIST's; they are used as another dataset"):
+        splits = load_mnist(blank)
+    assert splits.test.labels[-1] == 1
+    with pytest.raises(DataError, match="expected contents with sha256"):
+        check_mnist(blank)
 
 
 def test_data_folder_order(tmp_path, monkeypatch):
@@ -121,10 +163,6 @@ def test_pmnist_uses_its_seed(real, mnist):
 def test_check_notices_one_changed_pixel(real, tmp_path):
     assert "60000 training and 10000 test images" in check_mnist(real)
     shutil.copytree(real / "mnist", tmp_path / "mnist")
-    name = "t10k-labels-idx1-ubyte"
-    content = bytearray(gzip.decompress((tmp_path / "mnist" / f"{name}.gz").read_bytes()))
-    content[20] ^= 1
-    (tmp_path / "mnist" / f"{name}.gz").chmod(0o644)
-    (tmp_path / "mnist" / f"{name}.gz").write_bytes(gzip.compress(bytes(content)))
+    change_a_byte(tmp_path / "mnist" / "t10k-labels-idx1-ubyte.gz")
     with pytest.raises(DataError, match=r"t10k-labels.*expected contents with sha256"):
         check_mnist(tmp_path)

@@ -53,6 +53,25 @@ def read_idx(path: Path, dimensions: int, expected_sha256: str | None = None) ->
     Raises:
         DataError: The file is cut short, too long, of another kind, or not the expected one.
     """
+    values, found = read_idx_and_sha256(path, dimensions)
+    if expected_sha256 is not None and found != expected_sha256:
+        raise DataError(
+            f"{path}: expected contents with sha256 {expected_sha256}, got {found}; "
+            "delete it and fetch it again"
+        )
+    return values
+
+
+def read_idx_and_sha256(path: Path, dimensions: int) -> tuple[Tensor, str]:
+    """Read an IDX file of unsigned bytes, and the checksum of its decompressed contents.
+
+    Args:
+        path: The file, ``.gz`` or plain.
+        dimensions: How many dimensions it must have.
+
+    Raises:
+        DataError: The file is cut short, too long, or of another kind.
+    """
     content = read_bytes(path)
     header = 4 + 4 * dimensions
     if len(content) < header:
@@ -73,12 +92,5 @@ def read_idx(path: Path, dimensions: int, expected_sha256: str | None = None) ->
             f"{path}: expected {size} values for the shape {tuple(shape)} it declares, got "
             f"{len(content) - header}; delete it and fetch it again"
         )
-    if expected_sha256 is not None:
-        found = hashlib.sha256(content).hexdigest()
-        if found != expected_sha256:
-            raise DataError(
-                f"{path}: expected contents with sha256 {expected_sha256}, got {found}; "
-                "delete it and fetch it again"
-            )
     values = np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()
-    return torch.from_numpy(values)
+    return torch.from_numpy(values), hashlib.sha256(content).hexdigest()

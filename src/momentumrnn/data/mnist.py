@@ -1,9 +1,11 @@
 """MNIST as sequences of 784 pixels, in reading order or in one fixed random order."""
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from momentumrnn.data.fetch import fetch_files
-from momentumrnn.data.idx import read_idx
+from momentumrnn.data.idx import read_idx, read_idx_and_sha256
 from momentumrnn.data.sequences import LabelledSequences, Splits
 from momentumrnn.errors import DataError, DataMissingError
 
@@ -24,6 +26,10 @@ VALIDATION_SIZE = 5_000
 def load_mnist(folder: Path, validation: int = VALIDATION_SIZE) -> Splits:
     """Read MNIST row by row: T = 784, values in [0, 1].
 
+    Checksums tell a damaged file from another dataset. Where one to three of the four files are not MNIST's,
+    they are damaged, and that is an error; where none is, they are another dataset in its form, such as
+    Fashion-MNIST, and a warning says so.
+
     Args:
         folder: The data folder; the four files are in its folder ``mnist``, ``.gz`` or plain.
         validation: How many training images, the last ones, are held out; 0 trains on all of them.
@@ -32,8 +38,10 @@ def load_mnist(folder: Path, validation: int = VALIDATION_SIZE) -> Splits:
         DataMissingError: A file is not there.
         DataError: A file is damaged.
     """
-    train = _read_part(folder, "train", 60_000)
-    test = _read_part(folder, "t10k", 10_000)
+    found: dict[Path, str] = {}
+    train = _read_part(folder, "train", 60_000, found)
+    test = _read_part(folder, "t10k", 10_000, found)
+    _check_contents(found)
     if not 0 <= validation < len(train):
         raise DataError(f"mnist: expected 0 to {len(train) - 1} validation images, got {validation}")
     kept = len(train) - validation
@@ -90,11 +98,30 @@ def _find(folder: Path, name: str) -> Path:
     )
 
 
-def _read_part(folder: Path, part: str, count: int) -> LabelledSequences:
+def _check_contents(found: Mapping[Path, str]) -> None:
+    expected = {path: SHA256[path.name.removesuffix(".gz")] for path in found}
+    others = [path for path, sha256 in found.items() if sha256 != expected[path]]
+    if len(others) == len(found):
+        warnings.warn(
+            f"{others[0].parent}: by their checksums none of the files is MNIST's; they are used as another "
+            "dataset in its form. If they should be MNIST, delete them, and get them with `momentumrnn data "
+            "fetch mnist`",
+            stacklevel=3,
+        )
+    elif others:
+        raise DataError(
+            f"{others[0]}: expected contents with sha256 {expected[others[0]]}, got {found[others[0]]}: it "
+            "is damaged, or of another dataset than the files beside it; delete it, and get it again with "
+            "`momentumrnn data fetch mnist`"
+        )
+
+
+def _read_part(folder: Path, part: str, count: int, found: dict[Path, str]) -> LabelledSequences:
     # Both are looked for before either is read, so that a missing one is known at once.
     images_path = _find(folder, f"{part}-images-idx3-ubyte")
     labels_path = _find(folder, f"{part}-labels-idx1-ubyte")
-    images, labels = read_idx(images_path, dimensions=3), read_idx(labels_path, dimensions=1)
+    images, found[images_path] = read_idx_and_sha256(images_path, dimensions=3)
+    labels, found[labels_path] = read_idx_and_sha256(labels_path, dimensions=1)
     if len(images) != len(labels):
         raise DataError(
             f"{images_path}: expected as many images as {labels_path} has labels, got {len(images)} images "
