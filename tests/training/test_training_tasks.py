@@ -14,6 +14,7 @@ import torch
 
 import momentumrnn.training.loop as loop
 from momentumrnn.cli import main
+from momentumrnn.data.speech.folder import part_of
 from momentumrnn.errors import CheckpointError, DivergedError
 from momentumrnn.tasks import Sampling, speech
 from momentumrnn.training import load_recipe, train
@@ -195,6 +196,49 @@ def test_recordings_that_have_changed_are_refused(data, tmp_path):
     one.write_bytes(sorted((copy / "mine").iterdir())[-1].read_bytes())
     with pytest.raises(CheckpointError, match=r"data\.txt is not what the data give now"):
         train(recipe_of("speech"), tmp_path / "run", data=copy)
+
+
+def test_recordings_that_have_changed_and_kept_their_lengths_are_refused(data, tmp_path):
+    copy, written = tmp_path / "data", tmp_path / "run" / "data.txt"
+    shutil.copytree(data, copy)
+    train(recipe_of("speech", "training.epochs=1"), tmp_path / "run", data=copy)
+    one, before = copy / "mine" / "0.wav", (copy / "mine" / "0.wav").read_bytes()
+    samples, rate = soundfile.read(one)
+    soundfile.write(one, -samples, rate)
+    assert len(one.read_bytes()) == len(before)
+    whole = written.read_text()
+    with pytest.raises(CheckpointError, match=r"data\.txt is not what the data give now"):
+        train(recipe_of("speech", "training.epochs=2"), tmp_path / "run", data=copy)
+    assert written.read_text() == whole
+    one.write_bytes(before)
+    assert train(recipe_of("speech", "training.epochs=2"), tmp_path / "run", data=copy).finished
+
+
+def test_a_run_of_a_version_without_checksums_of_contents_is_gone_on_with(data, tmp_path):
+    written = tmp_path / "run" / "data.txt"
+    train(recipe_of("speech", "training.epochs=1"), tmp_path / "run", data=data)
+    whole = written.read_text()
+    names = [line.split()[0] for line in whole.splitlines()]
+    assert names[:3] == ["train", "validation", "test"]
+    old = "".join(whole.splitlines(keepends=True)[:3])
+    written.write_text(old)
+    assert train(recipe_of("speech", "training.epochs=2"), tmp_path / "run", data=data).finished
+    # From now on they are known.
+    assert written.read_text() == whole
+    written.write_text(old.replace("test ", "test 0"))
+    with pytest.raises(CheckpointError, match=r"data\.txt is not what the data give now"):
+        train(recipe_of("speech", "training.epochs=3"), tmp_path / "run", data=data)
+
+
+def test_changed_recordings_behind_a_subset_do_not_matter(data, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    train(recipe_of("speech", "training.epochs=1", "data.subset=3"), tmp_path / "run", data=copy)
+    last = max(path for path in (copy / "mine").iterdir() if part_of(path.name) == "train")
+    samples, rate = soundfile.read(last)
+    soundfile.write(last, -samples, rate)
+    again = recipe_of("speech", "training.epochs=2", "data.subset=3")
+    assert train(again, tmp_path / "run", data=copy).finished
 
 
 def test_checkpoints_of_an_earlier_version_are_refused(tmp_path):

@@ -52,9 +52,11 @@ class SpeechPrediction(Task):
     def documents(self, batches: Batches) -> Mapping[str, str]:
         assert isinstance(batches, SpeechBatches)
         splits = batches.splits
-        # The lengths, which batches are made by; not the frames, whose last bits other versions may change.
-        lengths = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-        return {FINGERPRINT_FILE: fingerprint(**{name: part.steps for name, part in lengths.items()})}
+        parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+        # The files, not the frames, whose last bits other versions may change.
+        lengths = {name: part.steps for name, part in parts.items()}
+        contents = {f"{name}-contents": part.contents for name, part in parts.items()}
+        return {FINGERPRINT_FILE: fingerprint(**lengths, **contents)}
 
     def score(self, outputs: Tensor, batch: Batch) -> Score:
         assert batch.mask is not None

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from momentumrnn.data import data_folder
 from momentumrnn.errors import BackendError
 from momentumrnn.training.devices import choose_device
+from momentumrnn.training.documents import keep_documents
 from momentumrnn.training.history import RunResult
 from momentumrnn.training.interrupt import catch_interrupts
 from momentumrnn.training.launch import begins_alone, check_launch, start_fabric
@@ -123,7 +124,7 @@ def _carry_out(
             )
             versions = current_versions(device, processes.count)
             processes.lead(lambda: stack.enter_context(run.opened(recipe, versions)))
-            processes.lead(lambda: run.keep_documents(task.documents(batches)))
+            processes.lead(lambda: keep_documents(run.path, task.documents(batches)))
             interrupt = stack.enter_context(catch_interrupts())
             listener = progress if processes.leads else Silent()
             Loop(recipe, run, task, batches, fabric, processes, interrupt, listener).run_all_epochs()

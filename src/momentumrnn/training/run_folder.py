@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -76,26 +76,6 @@ class RunFolder:
             metric: What the run is judged by.
         """
         write_metrics(self.path / METRICS, history, metric)
-
-    def keep_documents(self, documents: Mapping[str, str]) -> None:
-        """Write what the weights mean nothing without, or see that it is what it was.
-
-        Args:
-            documents: File name → text.
-
-        Raises:
-            CheckpointError: The run began with another text.
-        """
-        for name, text in documents.items():
-            path = self.path / name
-            if not path.exists():
-                with needing_disk(self.path):
-                    write_atomically(path, text)
-            elif path.read_bytes() != text.encode("utf-8"):
-                raise CheckpointError(
-                    f"{path} is not what the data give now: they have changed since the run began; bring "
-                    "them back, or choose another folder with --out"
-                )
 
     def result(self, recipe: Recipe) -> RunResult:
         """The run in numbers.

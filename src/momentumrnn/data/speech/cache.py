@@ -13,6 +13,9 @@ from torch import Tensor
 
 from momentumrnn.data.speech.features import FEATURES, SETTINGS, recording_features
 
+# Of a cache file; one of another form is another file.
+FORM = "frames, ends, contents"
+
 
 @dataclass(frozen=True)
 class Features:
@@ -21,10 +24,12 @@ class Features:
     Attributes:
         frames: (sum of all lengths, 129), float32.
         ends: (recordings,), int64: where in ``frames`` each recording ends.
+        contents: (recordings, 32), uint8: the sha256 of each recording's file.
     """
 
     frames: Tensor
     ends: Tensor
+    contents: Tensor
 
 
 def features_of(root: Path, names: Sequence[str], cache: Path) -> Features:
@@ -48,13 +53,19 @@ def features_of(root: Path, names: Sequence[str], cache: Path) -> Features:
     if found is None:
         each = [recording_features(root / name) for name in names]
         ends = torch.tensor([len(frames) for frames in each], dtype=torch.int64).cumsum(0)
-        found = Features(torch.cat(each), ends)
+        sums = [list(_sha256(root / name)) for name in names]
+        found = Features(torch.cat(each), ends, torch.tensor(sums, dtype=torch.uint8))
         _write(path, key, found)
     return found
 
 
+def _sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
 def _key(root: Path, names: Sequence[str]) -> str:
-    lines = [SETTINGS, str(root.resolve())]
+    lines = [SETTINGS, FORM, str(root.resolve())]
     for name in names:
         told = (root / name).stat()
         lines.append(f"{name}\0{told.st_size}\0{told.st_mtime_ns}")
@@ -63,7 +74,7 @@ def _key(root: Path, names: Sequence[str]) -> str:
 
 def _digest(features: Features) -> str:
     digest = hashlib.sha256()
-    for tensor in (features.frames, features.ends):
+    for tensor in (features.frames, features.ends, features.contents):
         digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()
 
@@ -76,7 +87,7 @@ def _read(path: Path, key: str) -> Features | None:
     try:
         with safetensors.safe_open(path, "pt") as stored:
             told = stored.metadata() or {}
-            found = Features(stored.get_tensor("frames"), stored.get_tensor("ends"))
+            found = Features(*(stored.get_tensor(name) for name in ("frames", "ends", "contents")))
     except (OSError, safetensors.SafetensorError) as error:
         problem = str(error)
     else:
@@ -92,7 +103,7 @@ def _write(path: Path, key: str, features: Features) -> None:
     from safetensors.torch import save_file
 
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    tensors = {"frames": features.frames, "ends": features.ends}
+    tensors = {"frames": features.frames, "ends": features.ends, "contents": features.contents}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, beside, {"key": key, "sha256": _digest(features), "settings": SETTINGS})

@@ -126,11 +126,17 @@ def load_parts(root: Path, parts: Mapping[str, list[str]], cache: Path | None = 
     features = features_of(root, names, cache or cache_folder() / "features")
     ends = features.ends.tolist()
     starts = [0, *ends[:-1]]
+    contents = [bytes(row) for row in features.contents.tolist()]
     splits = []
     for part in PARTS:
         rows = [row for row, name in enumerate(names) if place[name] == part]
         splits.append(
-            Utterances.of(features.frames, [starts[row] for row in rows], [ends[row] for row in rows])
+            Utterances.of(
+                features.frames,
+                [starts[row] for row in rows],
+                [ends[row] for row in rows],
+                [contents[row] for row in rows],
+            )
         )
     return SpeechSplits(*splits)
 

@@ -12,6 +12,8 @@ from torch import Tensor
 MAX_STEPS = 3_750
 # Frames, padding included, of a batch in which nothing is learned: about 60 MB as input and target.
 EVALUATION_FRAMES = 2**16
+# Bytes of a sha256.
+CHECKSUM = 32
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,21 @@ class Utterances:
         frames: (all frames, d), shared with the other splits.
         starts: (N,), the first frame of each.
         steps: (N,), how many predictions each asks for: its frames but one.
+        contents: (N, 32), the checksum of the recording that each is of.
     """
 
     frames: Tensor
     starts: NDArray[np.int64]
     steps: NDArray[np.int64]
+    contents: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.starts)
 
     @staticmethod
-    def of(frames: Tensor, starts: Sequence[int], ends: Sequence[int]) -> "Utterances":
+    def of(
+        frames: Tensor, starts: Sequence[int], ends: Sequence[int], contents: Sequence[bytes] | None = None
+    ) -> "Utterances":
         """Take utterances out of their frames; one of more than a minute becomes several.
 
         Where one is cut, the last target before the cut is the first input after it: every frame but the
@@ -64,14 +70,17 @@ class Utterances:
             frames: (all frames, d).
             starts: The first frame of each.
             ends: The frame after the last of each.
+            contents: The sha256 of the file of each; zeros where absent.
         """
         pieces = [
-            (first, min(MAX_STEPS, end - 1 - first))
-            for start, end in zip(starts, ends, strict=True)
+            (first, min(MAX_STEPS, end - 1 - first), number)
+            for number, (start, end) in enumerate(zip(starts, ends, strict=True))
             for first in range(start, end - 1, MAX_STEPS)
         ]
-        table = np.array(pieces, dtype=np.int64).reshape(-1, 2)
-        return Utterances(frames, table[:, 0].copy(), table[:, 1].copy())
+        table = np.array(pieces, dtype=np.int64).reshape(-1, 3)
+        sums = bytes(CHECKSUM * len(starts)) if contents is None else b"".join(contents)
+        each = np.frombuffer(sums, np.uint8).reshape(-1, CHECKSUM)
+        return Utterances(frames, table[:, 0].copy(), table[:, 1].copy(), each[table[:, 2]])
 
     def batch(self, rows: NDArray[np.int64]) -> PaddedBatch:
         """The chosen utterances, padded to the longest.
@@ -123,7 +132,9 @@ class Utterances:
 
     def first(self, count: int) -> "Utterances":
         """The first so many utterances."""
-        return replace(self, starts=self.starts[:count], steps=self.steps[:count])
+        return replace(
+            self, starts=self.starts[:count], steps=self.steps[:count], contents=self.contents[:count]
+        )
 
     def to(self, device: torch.device | str) -> "Utterances":
         """The same utterances on a device."""
