@@ -415,6 +415,32 @@ def test_a_pruned_trial_stops_and_is_kept(tmp_path, capsys, monkeypatch):
     assert "best: trial 0" in (out / "table.md").read_text()
 
 
+def test_data_that_have_changed_since_the_last_trial(tmp_path, capsys):
+    folder, out = tmp_path / "texts", tmp_path / "sweep"
+    folder.mkdir()
+    for part in ("train", "valid", "test"):
+        (folder / f"{part}.txt").write_text("a b c d\n" * 40)
+    over = ["--over", "training.batch_size=2,3"]
+    given = ["sweep", "ptb-small-lstm-200", *over, "--sampler", "grid", "--out", str(out), "--set"]
+    given += ["data.name=text", f"data.folder={folder}", "data.vocabulary=5", "model.hidden_size=4"]
+    given += ["language.embedding_size=4", "training.epochs=1", "--threads", "1"]
+    assert main([*given, "--trials", "1"]) == 0
+    kept = (out / "data.txt").read_text()
+    (folder / "valid.txt").write_text("d c b a\n" * 40)
+    capsys.readouterr()
+    assert main(given) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {out / 'data.txt'} is not what the data give now")
+    assert len(told.splitlines()) == 1
+    assert not (out / "trial-001").exists()
+    # What is finished can be looked at again; and with the old data it is gone on with.
+    assert main([*given, "--trials", "1"]) == 0
+    (folder / "valid.txt").write_text("a b c d\n" * 40)
+    assert main(given) == 0
+    assert list(table_of(out)["outcome"]) == ["complete"] * 2
+    assert (out / "data.txt").read_text() == kept
+
+
 def test_what_is_told(capsys):
     from rich.console import Console
 

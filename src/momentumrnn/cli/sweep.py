@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,8 +16,11 @@ from momentumrnn.cli.sweeping.report import best_trial, report
 from momentumrnn.cli.sweeping.run import Deadline, OutOfTimeError, carry_out
 from momentumrnn.cli.sweeping.study import Study, opened_study
 from momentumrnn.cli.sweeping.trial import Trial
+from momentumrnn.data import data_folder
 from momentumrnn.errors import DivergedError, RecipeError
+from momentumrnn.tasks.fingerprint import FINGERPRINT_FILE
 from momentumrnn.training import load_recipe
+from momentumrnn.training.documents import keep_documents
 from momentumrnn.training.plan import refuse_seed
 
 TRIALS = 20
@@ -99,7 +103,8 @@ def sweep(
 
     Raises:
         RecipeError: A number that makes no sense.
-        CheckpointError: The folder is in use, damaged, or belongs to something else.
+        CheckpointError: The folder is in use, damaged, or belongs to something else, or the data have
+            changed.
         DivergedError: No trial ran to its end; the table and the plot are written.
         KeyboardInterrupt: Ctrl-C; a checkpoint was written before.
     """
@@ -112,6 +117,8 @@ def sweep(
         found = len(study.trials())
         if found:
             print(f"{out} holds {found} of the trials, which are kept")
+        if found < planned:
+            _keep_data(definition, out, data)
         with (
             Teller(console, definition.metric, planned, definition.seeds) as teller,
             suppress(OutOfTimeError),
@@ -137,6 +144,16 @@ def sweep(
 def _ends(trials: Sequence[Trial]) -> str:
     counts = Counter(trial.outcome for trial in trials)
     return ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+
+
+def _keep_data(definition: Definition, out: Path, data: Path | None) -> None:
+    """Write down what the trials learn from, or see that it is what it was."""
+    # A run sees that its own data have changed, and not that those of the next trial are others.
+    task = definition.recipe.task()
+    # Of a text the checksum depends on the size of batches, which may be what is swept.
+    sampling = replace(definition.recipe.sampling(), batch_size=1, eval_batch_size=1)
+    documents = task.documents(task.load(data_folder(data), sampling, "cpu"))
+    keep_documents(out, {name: text for name, text in documents.items() if name == FINGERPRINT_FILE})
 
 
 def _one_trial(
