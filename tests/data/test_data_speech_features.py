@@ -111,6 +111,72 @@ def test_a_file_that_is_none(tmp_path):
         read_recording(tmp_path / "b.wav")
 
 
+FORMATS = [("WAV", {}), ("WAV", {"endian": "BIG"}), ("WAVEX", {}), ("NIST", {}), ("NIST", {"endian": "BIG"})]
+
+
+@pytest.mark.parametrize(("kind", "more"), FORMATS)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_recording_that_was_cut_off(tmp_path, kind, more, channels):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.full((4_000, channels), 0.1), 8_000, format=kind, subtype="PCM_16", **more)
+    assert len(read_recording(path)) == 4_000
+    whole = path.read_bytes()
+    # By a sample, by half of them, and by all.
+    for left in (len(whole) - 2, len(whole) - 4_000 * channels, len(whole) - 8_000 * channels):
+        path.write_bytes(whole[:left])
+        held = 8_000 * channels - (len(whole) - left)
+        expected = rf"a\.wav: expected {8_000 * channels:,} bytes of samples.*got {held:,}: it is cut off"
+        with pytest.raises(DataError, match=expected):
+            read_recording(path)
+
+
+def test_flac_that_was_cut_off(tmp_path):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.random.RandomState(0).uniform(-0.5, 0.5, 20_000), 8_000)
+    whole = path.read_bytes()
+    for left in (len(whole) - 2, len(whole) // 2):
+        path.write_bytes(whole[:left])
+        with pytest.raises(DataError, match=r"a\.flac: expected a recording that libsndfile reads"):
+            read_recording(path)
+
+
+def test_a_compressed_recording_is_not_taken_for_one_that_was_cut_off(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(700, 8_000), 8_000, format="NIST", subtype="PCM_16")
+    content = path.read_bytes()
+    coding = b"sample_coding -s26 pcm,embedded-shorten-v2.00"
+    header = content[:1024].replace(b"sample_coding -s3 pcm", coding)[:1024]
+    assert coding in header
+    path.write_bytes(header + content[1024:2000])
+    with pytest.raises(DataError, match=r"a\.wav: expected a recording that libsndfile reads"):
+        read_recording(path)
+
+
+@pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000])
+def test_a_recording_that_was_piped_says_no_length(tmp_path, length):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(700, 8_000), 8_000, subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"data") + 4
+    content[place : place + 4] = length.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert len(read_recording(path)) == 4_000
+
+
+def test_chunks_around_the_samples(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(700, 8_000), 8_000, subtype="PCM_16")
+    content = path.read_bytes()
+    place = content.index(b"data")
+    chunk = b"note" + (3).to_bytes(4, "little") + b"abc\0"
+    # The first one ends at an odd place, and is filled up.
+    path.write_bytes(content[:place] + chunk + content[place:] + chunk)
+    assert len(read_recording(path)) == 4_000
+    path.write_bytes(path.read_bytes()[: -len(chunk) - 2])
+    with pytest.raises(DataError, match="it is cut off"):
+        read_recording(path)
+
+
 def test_a_name_that_is_no_text(tmp_path):
     signal = tone(700, 8_000)
     soundfile.write(tmp_path / "a.wav", signal, 8_000, subtype="DOUBLE")

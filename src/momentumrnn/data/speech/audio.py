@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from momentumrnn.data.speech.promised import check_promised
 from momentumrnn.errors import DataError
 
 RATE = 8_000
@@ -29,7 +30,7 @@ def read_recording(path: Path) -> Signal:
         float64 samples (n,), in [−1, 1] for whole-number formats, at 8 kHz.
 
     Raises:
-        DataError: The file is empty, cannot be read, or holds values that are not finite.
+        DataError: The file is empty, cut off, cannot be read, or holds values that are not finite.
     """
     import soundfile
 
@@ -37,8 +38,10 @@ def read_recording(path: Path) -> Signal:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: expected a recording, got an empty file; remove it or copy it again")
         # Opened here: soundfile takes no name that is not UTF-8.
-        with path.open("rb") as file, soundfile.SoundFile(file) as stream:
-            signal = _read(stream)
+        with path.open("rb") as file:
+            check_promised(path, file)
+            with soundfile.SoundFile(file) as stream:
+                signal = _read(stream)
     except (OSError, soundfile.SoundFileError) as error:
         # Without the description of the open file, which soundfile puts before it.
         told = getattr(error, "error_string", error)
