@@ -483,12 +483,14 @@ def test_shared_out_by_units_the_bits_hang_on_no_number_of_threads(cell, packed,
 # Steps, sequences, features and units of an LSTM, and how two threads are to run it.
 PLANS = [
     ((5, 24, 4, 48), Plan("rows", 2, True)),
-    ((8, 8, 4, 64), Plan("units", 2, True)),
+    ((8, 8, 4, 64), Plan("rows", 2, True)),
+    ((9, 7, 4, 64), Plan("units", 2, True)),
     ((31, 2, 4, 64), Plan("rows", 2, True)),
     ((2, 2, 4, 8), Plan("rows", 1, True)),
     ((2, 1, 17, 320), Plan("rows", 1, False)),
     ((3, 2, 17, 320), Plan("units", 2, False)),
     ((2, 24, 17, 320), Plan("rows", 2, False)),
+    ((2, 23, 17, 320), Plan("units", 2, False)),
 ]
 
 

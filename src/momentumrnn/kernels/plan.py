@@ -13,7 +13,9 @@ __all__ = ["Plan", "forced", "plan"]
 Split = Literal["rows", "units"]
 
 # Measured on AVX-512 and two cores; only speed hangs on them.
-_ROWS_A_THREAD = 12  # a register tile's height: with fewer rows the arithmetic units idle
+_ROWS_A_THREAD = 12  # a register tile's height: with fewer rows the arithmetic units idle,
+_FEW_ROWS_A_THREAD = 4  # which costs less than meeting at every step while U is
+_OWN_WEIGHTS = 1 << 20  # so many bytes at most, which each thread's second level of cache holds
 _LARGEST_SHARED_WEIGHTS = 8 << 20  # bytes of U that each thread may stream through its own cache
 _WORK_OF_A_MEETING = 1 << 16  # multiplications a step that pay for the threads' meeting
 _WORK_OF_A_TEAM = 1 << 20  # multiplications in all that pay for waking the threads
@@ -49,7 +51,8 @@ def plan(steps: int, batch: int, features: int, hidden: int, gates: int, itemsiz
     step = batch * gates * hidden * (hidden + features)
     if threads == 1 or step * steps < _WORK_OF_A_TEAM:
         return Plan("rows", 1, fused)
-    if batch >= _ROWS_A_THREAD * threads and weights <= _LARGEST_SHARED_WEIGHTS:
+    fewest = _FEW_ROWS_A_THREAD if weights <= _OWN_WEIGHTS else _ROWS_A_THREAD
+    if batch >= fewest * threads and weights <= _LARGEST_SHARED_WEIGHTS:
         return Plan("rows", threads, fused)
     if step >= _WORK_OF_A_MEETING:
         return Plan("units", threads, fused)
