@@ -221,6 +221,11 @@ template <class T> std::vector<Case<T>> cases() {
         all.push_back(adaptive<T>(3, dense, D, 70));
         all.push_back(adaptive<T>(2, packed, D, 19));
     }
+    // So large that results are written past the cache.
+    const Batch large(std::vector<Index>(20, 500));
+    all.push_back(recurrence<T>(Cell::lstm, Split::rows, 2, large, 0, 33));
+    all.push_back(recurrence<T>(Cell::gru, Split::units, 2, large, 0, 48));
+    all.push_back(adaptive<T>(3, large, 0, 110));
     all.push_back(linear<T>(2, packed, 3));
     return all;
 }
