@@ -78,11 +78,12 @@ def plain(tensor: Tensor) -> Tensor:
 
 def plain_if_any(tensor: Tensor | None) -> Tensor | None:
     """Return what ``plain`` does, ``None`` for an absent tensor."""
-    return None if tensor is None else tensor.resolve_neg().contiguous()
+    return None if tensor is None else plain(tensor)
 
 
 def plain_each(tensors: Iterable[Tensor | None]) -> list[Tensor | None]:
     """Return what ``plain`` does of each tensor, ``None`` for an absent one."""
+    # Not by a call for each: there are a dozen at every step of training.
     return [None if tensor is None else tensor.resolve_neg().contiguous() for tensor in tensors]
 
 

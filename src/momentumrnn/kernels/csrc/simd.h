@@ -140,7 +140,7 @@ template <class T> INLINE bool in_vectors(const T* array, Index row) {
     return row % Simd<T>::lanes == 0 && reinterpret_cast<uintptr_t>(array) % vector_bytes == 0;
 }
 
-// The same for a run that begins anywhere: all but its ends is streamed.
+// Streams a run of elements to a place that need not be aligned; its ends are stored.
 template <class T> INLINE void stream_all(const T* from, Index count, T* to) {
     const Index beyond = static_cast<Index>(reinterpret_cast<uintptr_t>(to) % vector_bytes / sizeof(T));
     Index i = beyond ? std::min(count, Simd<T>::lanes - beyond) : 0;
