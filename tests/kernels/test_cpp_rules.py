@@ -27,6 +27,7 @@ from cases import (
 )
 from momentumrnn import LSTM, backend, kernels, rules
 from momentumrnn.errors import BackendError
+from momentumrnn.kernels import adaptive_operator
 from momentumrnn.kernels.extension import extension, forced_isa, missing
 from momentumrnn.kernels.packed import PackedRows
 
@@ -319,6 +320,20 @@ def test_an_adaptive_rule_is_the_oracle_with_all_gradients(name, sizes, learnabl
             for key, value in ours.items():
                 assert value.dtype == dtype
                 assert error(value, theirs[key]) < tolerance[dtype], key
+
+
+@pytest.mark.parametrize("features", [1, 5, 70])
+@pytest.mark.parametrize("interval", [1, 5, 12, 50])
+def test_how_often_states_are_kept_changes_no_result(interval, features, monkeypatch):
+    """The kernel goes through a few steps at once, and backward from one kept state to the next."""
+    monkeypatch.setattr(adaptive_operator, "_INTERVAL", interval)
+    form, x, weight, bias, state = drawn_problem("adam", (29, 3, features, 19), True)
+    inputs = (x, weight, bias, drawn_rule("adam", True, 19), state, form)
+    expected = adaptive_and_gradients(adaptive_loop, torch.float64, *inputs)
+    got = adaptive_and_gradients(adaptive_in_cpp, torch.float64, *inputs)
+    for tolerance, ours, theirs in zip((OUTPUTS, GRADIENTS), got, expected, strict=True):
+        for key, value in ours.items():
+            assert error(value, theirs[key]) < tolerance[torch.float64], key
 
 
 @pytest.mark.parametrize("packed", [False, True])

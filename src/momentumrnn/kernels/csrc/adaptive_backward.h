@@ -36,102 +36,109 @@ template <class T> NOINLINE void settle(const Sums<T>& sums) {
 
 template <class T> INLINE void add_to(T* at, Vector<T> term) { store<T>(at, load<T>(at) + term); }
 
-// One step's share of ∂L/∂b, and of one feature's ∂L/∂W; what was made for several steps is added up later.
-template <class T> INLINE void add_to_weight(const StoredDrive<T>&, const Sums<T>&, Index, Vector<T>) {}
-template <class T> INLINE void add_to_weight(const ReadyDrive<T>&, const Sums<T>& sums, Index i, Vector<T> grad) {
-    if (sums.weight) add_to<T>(sums.weight + i, grad);
-}
-template <class T> INLINE void add_to_weight(const SingleDrive<T>& a, const Sums<T>& sums, Index i, Vector<T> grad) {
-    if (!sums.weight) return;
-    add_to<T>(sums.weight + i, splat<T>(a.x) * grad);
-    add_to<T>(sums.weight + sums.pitch + i, grad);
+// With g = -2 ∂L/∂m, which `grad.m` holds, and ρ = 1 / √(m + ε²):
+//
+//     ∂L/∂v += ρ ∂L/∂d,    g += ρ ∂L/∂d · v ρ²,    ∂L/∂a = s ∂L/∂v - (1 - β) a g.
+template <class T, bool learned, bool whole, class Drives>
+INLINE void backward_column(const Coefficients<T>& given, const Drives& drives, const State<T>& from,
+                            const Run<const T>& in, Index ahead, const Run<T>& out, Index steps, const State<T>& grad,
+                            const Sums<T>& sums, Index i, Index left, T floor) {
+    const Step<T> step(given, i);
+    const auto drive = drives.template column<whole>(i, left);
+    Vector<T> v[steps_together + 1], m[steps_together + 1];
+    v[0] = load<T>(from.v + i);
+    m[0] = load<T>(from.m + i);
+    for (Index k = 0; k < steps; k++) {
+        const Vector<T> a = drive(k);
+        v[k + 1] = step.v(v[k], a);
+        m[k + 1] = step.m(m[k], a);
+    }
+    Vector<T> grad_v = load<T>(grad.v + i), g = load<T>(grad.m + i);
+    // What a run is given of the step behind it is multiplied already.
+    Vector<T> momentum = splat<T>(T(1)), beta = momentum;
+    Vector<T> weight[Drives::sums + 1] = {}, coefficients[Coefficients<T>::count] = {};
+    for (Index k = steps; k-- > 0;) {
+        const Vector<T> a = drive(k);
+        const Vector<T> root = reciprocal_root<T>(m[k + 1] + floor);
+        // Caches foresee a run of reads, but not the jump to the next run.
+        prefetch_later(in.at[k] + ahead + i);
+        const Vector<T> scaled = read<T, whole>(in.at[k] + i, left) * root;
+        grad_v = momentum * grad_v + scaled;
+        // In this order no product leaves float32's range: at m = 0 the root is 1 / ε.
+        g = beta * g + scaled * (v[k + 1] * root * root);
+        const Vector<T> grad_a = step.step_size * grad_v - a * (step.rest * g);
+        if (out.at[0]) put<T, whole>(out, k, i, grad_a, left);
+        drive.add_up(k, grad_a, weight);
+        if constexpr (learned) {
+            coefficients[0] += grad_v * v[k];
+            coefficients[1] += grad_v * a;
+            coefficients[2] -= T(0.5) * g * m[k];
+            coefficients[3] -= T(0.5) * g * (a * a);
+        }
+        momentum = step.momentum;
+        beta = step.beta;
+    }
+    store<T>(grad.v + i, momentum * grad_v);
+    store<T>(grad.m + i, beta * g);
+    for (int j = 0; sums.weight && j < Drives::sums; j++) add_to<T>(sums.weight + j * sums.pitch + i, weight[j]);
+    for (int j = 0; learned && j < Coefficients<T>::count; j++)
+        add_to<T>(sums.coefficients + j * sums.pitch + i, coefficients[j]);
 }
 
-template <class T, bool learned, class Drive>
-NOINLINE void backward_step(const Coefficients<T>& given, const Drive& drive, const State<T> before,
-                            const State<T> after, const Place<const T> in, const Place<T> out, Index count,
-                            const State<T> grad, const Sums<T>& all, T floor) {
-    const Coefficients<T> k = given;
-    const Drive source = drive;
-    const Sums<T> sums = all;
-    T *const momentum = sums.coefficients, *const step_size = momentum + sums.pitch;
-    T *const beta = step_size + sums.pitch, *const rest = beta + sums.pitch;
-    for (Index i = 0; i < count; i += Simd<T>::lanes) {
-        prefetch(in.at + in.ahead + i);
-        const Vector<T> a = load_drive(source, i);
-        const Vector<T> root = reciprocal_root<T>(load<T>(after.m + i) + floor);
-        const Vector<T> scaled = load<T>(in.at + i, count - i) * root;
-        const Vector<T> grad_v = load<T>(grad.v + i) + scaled;
-        // In this order no product leaves float32's range: at m = 0 the root is 1 / ε.
-        const Vector<T> grad_m = load<T>(grad.m + i) - T(0.5) * scaled * (load<T>(after.v + i) * root * root);
-        const Vector<T> through_m = (a + a) * load<T>(k.rest + i) * grad_m;
-        const Vector<T> grad_a = load<T>(k.step_size + i) * grad_v + through_m;
-        if (out.at) put(out, i, grad_a, count - i);
-        add_to_weight(source, sums, i, grad_a);
-        if constexpr (learned) {
-            add_to<T>(momentum + i, grad_v * load<T>(before.v + i));
-            add_to<T>(step_size + i, grad_v * a);
-            add_to<T>(beta + i, grad_m * load<T>(before.m + i));
-            add_to<T>(rest + i, grad_m * (a * a));
-        }
-        store<T>(grad.v + i, grad_v * load<T>(k.momentum + i));
-        store<T>(grad.m + i, grad_m * load<T>(k.beta + i));
-    }
+// Back through the steps that `drives` has entered, `from` being what held before them; `in` will next be read about
+// `ahead` elements away.
+template <class T, bool learned, class Drives>
+NOINLINE void backward_run(const Coefficients<T>& k, const Drives& drives, const State<T>& from, const Run<const T>& in,
+                           Index ahead, const Run<T>& out, Index steps, const State<T>& grad, const Sums<T>& sums,
+                           Index length, T floor) {
+    Index i = 0;
+    for (; i + Simd<T>::lanes <= length; i += Simd<T>::lanes)
+        backward_column<T, learned, true>(k, drives, from, in, ahead, out, steps, grad, sums, i, length - i, floor);
+    if (i < length)
+        backward_column<T, learned, false>(k, drives, from, in, ahead, out, steps, grad, sums, i, length - i, floor);
 }
 
 // `totals`: a row of all elements for each of the sums.
 template <class T, bool learned, class Drives>
 void backward_block(const AdaptiveBackward<T>& q, Block<T>& block, Drives drives, Index weights, T* totals) {
     const T floor = static_cast<T>(q.eps * q.eps);
-    const Index row = q.rows.batch * q.channels, first = block.first, interval = q.interval;
+    const Index row = q.rows.batch * q.channels, first = block.first, all = block.steps(), interval = q.interval;
     // What was just read from the same place is in the cache.
     const bool streamed = q.grad_drive != q.product && streams(q, q.grad_drive);
     const Coefficients<T> k(block);
     const State<T> grad{block.take(), block.take()};
     const Sums<T> sums(block, learned, weights);
-    // What held before each step of an interval, and after its last.
-    const auto state = [&, pitch = sums.pitch](Index step) {
-        return State<T>{block.scratch + 2 * step * pitch, block.scratch + (2 * step + 1) * pitch};
+    // What held before each run of an interval.
+    T* const states = block.take(2 * runs(std::min(interval, all)));
+    const auto state = [&](Index run) {
+        return State<T>{states + 2 * run * sums.pitch, states + (2 * run + 1) * sums.pitch};
     };
-    // The last vector reaches beyond the running sequences; nothing there may be a NaN.
-    const auto close = [](const State<T>& s, Index count) {
-        clear(s.v + count, whole_lines<T>(count) - count);
-        clear(s.m + count, whole_lines<T>(count) - count);
-    };
-    Index entered = 0;
-    const auto enter = [&](Index count) {
-        copy_or_clear(q.grad_v_n, first + entered, count - entered, grad.v + entered);
-        copy_or_clear(q.grad_m_n, first + entered, count - entered, grad.m + entered);
-        entered = count;
-    };
-
-    for (Index begin = (q.rows.steps - 1) / interval * interval; begin >= 0; begin -= interval) {
-        const Index steps = block.steps(begin, interval);
-        if (steps == 0) continue;
-        copy(q.v_saved + begin / interval * row + first, block.running(begin), state(0).v);
-        copy(q.m_saved + begin / interval * row + first, block.running(begin), state(0).m);
-        close(state(0), block.running(begin));
-        drives.make(begin, steps);
-        for (Index step = 0; step < steps; step++) {
-            const Index t = begin + step, count = block.running(t);
-            const Index ahead = step + 1 < steps ? block.place(t + 1) - block.place(t) : 0;
-            forward_step<T, false>(k, drives.at(t, ahead), {}, count, state(step), state(step + 1), floor);
-            close(state(step + 1), count);
+    copy_or_clear(q.grad_v_n, first, block.length, grad.v);
+    for (Index i = 0; q.grad_m_n && i < block.length; i++) grad.m[i] = T(-2) * q.grad_m_n[first + i];
+    for (Index begin = (all - 1) / interval * interval; begin >= 0; begin -= interval) {
+        const Index end = std::min(begin + interval, all);
+        copy(q.v_saved + begin / interval * row + first, block.length, state(0).v);
+        copy(q.m_saved + begin / interval * row + first, block.length, state(0).m);
+        drives.make(begin, end - begin);
+        for (Index t = begin, run = 0; t + steps_together < end; t += steps_together, run++) {
+            drives.enter(t, steps_together);
+            forward_run<T, false>(k, drives, state(run), state(run + 1), {}, steps_together, block.length, floor);
         }
-        for (Index step = steps; step-- > 0;) {
-            const Index t = begin + step, at = block.place(t), count = block.running(t);
-            const Index ahead = t > 0 ? block.place(t - 1) - at : 0;
-            if (count > entered) enter(count);
-            const Place<T> out = drives.gradient(t, q.grad_drive ? Place<T>{q.grad_drive + at, ahead, streamed} : Place<T>{});
-            backward_step<T, learned>(k, drives.at(t, 0), state(step), state(step + 1), {q.grad_output + at, ahead},
-                                      out, count, grad, sums, floor);
+        for (Index run = runs(end - begin); run-- > 0;) {
+            const Index t = begin + run * steps_together, steps = std::min(steps_together, end - t);
+            const Index ahead = block.place(std::max<Index>(0, t - steps_together)) - block.place(t);
+            drives.enter(t, steps);
+            Run<T> out;
+            if (q.grad_drive) out = block.run(q.grad_drive, t, steps);
+            out.streamed = streamed;
+            backward_run<T, learned>(k, drives, state(run), block.run(q.grad_output, t, steps), ahead,
+                                     drives.gradient(out), steps, grad, sums, block.length, floor);
         }
-        drives.collect(begin, steps, sums.weight, q.grad_drive);
+        drives.collect(begin, end - begin, sums.weight, q.grad_drive);
         settle(sums);
     }
-    enter(block.length);
     if (q.grad_v_0) copy(grad.v, block.length, q.grad_v_0 + first);
-    if (q.grad_m_0) copy(grad.m, block.length, q.grad_m_0 + first);
+    for (Index i = 0; q.grad_m_0 && i < block.length; i++) q.grad_m_0[first + i] = T(-0.5) * grad.m[i];
     for (Index j = 0; j < sums.count; j++) copy(sums.total + j * sums.pitch, block.length, totals + j * row + first);
     end_streaming();
 }
@@ -180,7 +187,7 @@ template <class T> void adaptive_backward(const AdaptiveBackward<T>& q) {
     const Index coefficients = learned ? Coefficients<T>::count : 0;
     const Index weights = q.grad_weight || q.grad_bias ? weight_rows(q) : 0;
     const Index interval = std::min(q.interval, q.rows.steps);
-    const Index arrays = Coefficients<T>::count + 2 + 3 * (coefficients + weights) + 2 * (interval + 1);
+    const Index arrays = Coefficients<T>::count + 2 + 3 * (coefficients + weights) + 2 * runs(interval);
     const Buffer<T> totals(static_cast<size_t>((coefficients + weights) * q.rows.batch * q.channels));
     const auto run = [&](Block<T>& block, auto drives) {
         learned ? backward_block<T, true>(q, block, drives, weights, totals)

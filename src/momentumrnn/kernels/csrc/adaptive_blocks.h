@@ -1,9 +1,11 @@
 // How the work of Adam and RMSProp is cut.
 //
 // No element of the drive meets another, so the B · C elements of a step are one long row, cut into blocks:
-// memory is read in long runs, and what a block carries from step to step stays in cache. Where the drive is
-// made of features, a block keeps to one sequence, whose few numbers then serve all of its channels. How the
-// row is cut depends on the sizes alone, so that every result has the same bits whoever computes it.
+// memory is read in long runs, and what a block carries from step to step stays in cache. A block goes through a
+// few steps at once, vector by vector: what it carries is then in registers, and leaves them once for all of these
+// steps. Where the drive is made of features, a block keeps to one sequence, whose few numbers then serve all
+// of its channels; so it does in a packed batch, where all elements of a block thus end together. How the row is cut
+// depends on the sizes alone, so that every result has the same bits whoever computes it.
 #pragma once
 
 #include <algorithm>
@@ -31,6 +33,30 @@ template <class T> INLINE void clear(T* to, Index count) {
 
 template <class T> INLINE void copy_or_clear(const T* from, Index first, Index count, T* to) {
     from ? copy(from + first, count, to) : clear(to, count);
+}
+
+// So many steps are gone through at once.
+constexpr Index steps_together = 8;
+INLINE Index runs(Index steps) { return (steps + steps_together - 1) / steps_together; }
+
+// The same elements at consecutive steps in memory.
+template <class T> struct Run {
+    T* at[steps_together] = {};
+    bool streamed = false;
+};
+
+template <class T, bool whole> INLINE void put(const Run<T>& to, Index k, Index i, Vector<T> v, Index left) {
+    whole && to.streamed ? stream<T>(to.at[k] + i, v) : write<T, whole>(to.at[k] + i, v, left);
+}
+
+// The length of a row that is cut into blocks.
+template <class T> INLINE Index span(const Adaptive<T>& q) {
+    return q.x || q.rows.sizes ? q.channels : q.rows.batch * q.channels;
+}
+
+// Whether an array of all elements of all steps is to be streamed: all blocks have to begin with a whole vector.
+template <class T> INLINE bool streams(const Adaptive<T>& q, const T* array) {
+    return beyond_cache(static_cast<size_t>(q.rows.total() * q.channels) * sizeof(T)) && in_vectors(array, span(q));
 }
 
 // Elements first … first + length of the row, with scratch memory for whoever works on them.
@@ -61,17 +87,24 @@ template <class T> struct Block {
         return to;
     }
 
-    // How many of the elements belong to sequences that run at step t: always the first ones.
-    Index running(Index t) const {
-        return std::min(length, std::max<Index>(0, q.rows.running(t) * q.channels - first));
-    }
-    // How many of the steps from t on, `most` at most, have any of them running.
-    Index steps(Index t, Index most) const {
-        Index count = 0;
-        while (count < most && running(t + count) > 0) count++;
-        return count;
+    // How many steps it has. In a packed batch, whose sizes decrease, those with its sequence still running.
+    Index steps() const {
+        if (!q.rows.sizes) return q.rows.steps;
+        Index from = 0, to = q.rows.steps;
+        while (from < to) {
+            const Index middle = (from + to) / 2;
+            q.rows.sizes[middle] > first / q.channels ? from = middle + 1 : to = middle;
+        }
+        return from;
     }
     Index place(Index t) const { return q.rows.first(t) * q.channels + first; }
+
+    // Its elements of an array of all steps', at `steps` steps from t on.
+    template <class P> Run<P> run(P* array, Index t, Index steps) const {
+        Run<P> run;
+        for (Index k = 0; k < steps; k++) run.at[k] = array + place(t + k);
+        return run;
+    }
 };
 
 // As many threads as are worth waking: one costs as much as this many elements.
@@ -83,14 +116,14 @@ template <class T> INLINE int sharers(const Adaptive<T>& q, Index work, Index mo
 // Runs body on every block. A block wants `arrays` arrays of its length and `words` more of scratch memory.
 template <class T, class Body> void for_blocks(const Adaptive<T>& q, Index arrays, Index words, const Body& body) {
     // A short row is cut too, for the sake of the other threads.
-    constexpr Index shortest = 256, longest = 4096 / sizeof(T);
+    constexpr Index shortest = 256, longest = 8192 / sizeof(T);
     // A panel of two vectors, of whatever width, lies within one block.
     constexpr Index unit = 2 * line<T>;
-    const Index elements = q.rows.batch * q.channels, span = q.x ? q.channels : elements;
+    const Index elements = q.rows.batch * q.channels, row = span(q);
     const Index most = std::min(longest, std::max(shortest, elements / 16));
-    const Index pieces = (span + most - 1) / most;
-    const Index size = ((span + pieces - 1) / pieces + unit - 1) / unit * unit;
-    const Index cuts = (span + size - 1) / size, blocks = elements / span * cuts;
+    const Index pieces = (row + most - 1) / most;
+    const Index size = ((row + pieces - 1) / pieces + unit - 1) / unit * unit;
+    const Index cuts = (row + size - 1) / size, blocks = elements / row * cuts;
     const int parts = sharers(q, q.rows.total() * q.channels, blocks);
     const Index each = arrays * Block<T>::pitch(size) + words;
     const Buffer<T> scratch(static_cast<size_t>(parts * each));
@@ -100,7 +133,7 @@ template <class T, class Body> void for_blocks(const Adaptive<T>& q, Index array
         const FlushDenormals flush;
         for (Index i; (i = next.fetch_add(1, std::memory_order_relaxed)) < blocks;) {
             const Index at = i % cuts * size;
-            body(Block<T>{q, i / cuts * span + at, std::min(size, span - at), scratch + part * each});
+            body(Block<T>{q, i / cuts * row + at, std::min(size, row - at), scratch + part * each});
         }
     });
 }
@@ -118,25 +151,5 @@ template <class T> struct Coefficients {
 template <class T> struct State {
     T *v, *m;
 };
-
-// A step's elements in memory. Those of the next step to be visited are `ahead` elements away: caches foresee
-// a run of reads or writes, but not the jump to the next run.
-template <class T> struct Place {
-    T* at;
-    Index ahead;
-    bool streamed = false;
-};
-
-template <class T> INLINE void put(const Place<T>& to, Index i, Vector<T> v, Index left) {
-    if (to.streamed && left >= Simd<T>::lanes) return stream<T>(to.at + i, v);
-    prefetch(to.at + to.ahead + i);
-    store<T>(to.at + i, v, left);
-}
-
-// Whether an array of all elements of all steps is to be streamed: all blocks have to begin with a whole vector.
-template <class T> INLINE bool streams(const Adaptive<T>& q, const T* array) {
-    const Index row = q.x || q.rows.sizes ? q.channels : q.rows.batch * q.channels;
-    return beyond_cache(static_cast<size_t>(q.rows.total() * q.channels) * sizeof(T)) && in_vectors(array, row);
-}
 
 }  // namespace momentumrnn::MOMENTUMRNN_ISA

@@ -11,70 +11,75 @@
 
 namespace momentumrnn::MOMENTUMRNN_ISA {
 
-// The drive at one step, from what was made for several steps at once …
-template <class T> struct StoredDrive {
-    const T* at;
-};
+// A drive is entered for some steps at once, and read vector by vector of its elements, as a column of these steps.
+// `sums` of its gradients are added up there: those of W and b, but for what is multiplied later.
 
-template <class T> INLINE Vector<T> load_drive(const StoredDrive<T>& a, Index i) { return load<T>(a.at + i); }
-
-// … from the product of all steps …
-template <class T> struct ReadyDrive {
-    Place<const T> product;
-    Index count;
-    const T* bias;
-};
-
-template <class T> INLINE Vector<T> load_drive(const ReadyDrive<T>& a, Index i) {
-    prefetch(a.product.at + a.product.ahead + i);
-    return load<T>(a.product.at + i, a.count - i) + load<T>(a.bias + i);
-}
-
-// … or from one feature.
-template <class T> struct SingleDrive {
-    T x;
-    const T *weight, *bias;
-};
-
-template <class T> INLINE Vector<T> load_drive(const SingleDrive<T>& a, Index i) {
-    return splat<T>(a.x) * load<T>(a.weight + i) + load<T>(a.bias + i);
-}
-
+// From the product of all steps …
 template <class T> class ReadyDrives {
 public:
     static constexpr Index arrays = 1;
+    static constexpr int sums = 1;
 
     explicit ReadyDrives(Block<T>& block) : block_(block), bias_(block.spread(block.q.bias)) {}
 
     void make(Index, Index) const {}
-    ReadyDrive<T> at(Index t, Index ahead) const {
-        return {{block_.q.product + block_.place(t), ahead}, block_.running(t), bias_};
-    }
-    Place<T> gradient(Index, Place<T> wanted) const { return wanted; }
+    void enter(Index t, Index steps) { product_ = block_.run(block_.q.product, t, steps); }
+
+    template <bool whole> struct Column {
+        const Run<const T>& product;
+        Index i, left;
+        Vector<T> bias;
+
+        Vector<T> operator()(Index k) const { return read<T, whole>(product.at[k] + i, left) + bias; }
+        void add_up(Index, Vector<T> grad, Vector<T>* sum) const { sum[0] += grad; }
+    };
+    template <bool whole> Column<whole> column(Index i, Index left) const { return {product_, i, left, load<T>(bias_ + i)}; }
+
+    Run<T> gradient(const Run<T>& wanted) const { return wanted; }
     void collect(Index, Index, T*, T*) const {}
 
 private:
     const Block<T>& block_;
     const T* bias_;
+    Run<const T> product_;
 };
 
+// … from one feature …
 template <class T> class SingleDrives {
 public:
     static constexpr Index arrays = 2;
+    static constexpr int sums = 2;
 
     explicit SingleDrives(Block<T>& block)
         : block_(block), weight_(block.spread(block.q.weight)), bias_(block.spread(block.q.bias)) {}
 
     void make(Index, Index) const {}
-    SingleDrive<T> at(Index t, Index) const {
-        return {block_.q.x[block_.q.rows.first(t) + block_.first / block_.q.channels], weight_, bias_};
+    void enter(Index t, Index steps) {
+        for (Index k = 0; k < steps; k++)
+            x_[k] = block_.q.x[block_.q.rows.first(t + k) + block_.first / block_.q.channels];
     }
-    Place<T> gradient(Index, Place<T> wanted) const { return wanted; }
+
+    template <bool> struct Column {
+        const T* x;
+        Vector<T> weight, bias;
+
+        Vector<T> operator()(Index k) const { return splat<T>(x[k]) * weight + bias; }
+        void add_up(Index k, Vector<T> grad, Vector<T>* sum) const {
+            sum[0] += splat<T>(x[k]) * grad;
+            sum[1] += grad;
+        }
+    };
+    template <bool whole> Column<whole> column(Index i, Index) const {
+        return {x_, load<T>(weight_ + i), load<T>(bias_ + i)};
+    }
+
+    Run<T> gradient(const Run<T>& wanted) const { return wanted; }
     void collect(Index, Index, T*, T*) const {}
 
 private:
     const Block<T>& block_;
     const T *weight_, *bias_;
+    T x_[steps_together];
 };
 
 // W and b as panels, for all blocks; b is the column of W for a feature that is always 1.
@@ -101,8 +106,11 @@ private:
     Buffer<T> data_;
 };
 
+// … or from several.
 template <class T> class MadeDrives {
 public:
+    static constexpr int sums = 0;
+
     // For `most` steps at once.
     MadeDrives(Block<T>& block, const DrivePanels<T>& panels, Index most)
         : block_(block), panels_(panels), pitch_(block.pitch(block.length)), drive_(block.take(most)),
@@ -135,8 +143,20 @@ public:
         }
     }
 
-    StoredDrive<T> at(Index t, Index) const { return {drive_ + (t - first_) * pitch_}; }
-    Place<T> gradient(Index t, Place<T>) const { return {drive_ + (t - first_) * pitch_, 0}; }
+    void enter(Index t, Index steps) {
+        for (Index k = 0; k < steps; k++) entered_.at[k] = drive_ + (t + k - first_) * pitch_;
+    }
+
+    template <bool> struct Column {
+        const Run<T>& drive;
+        Index i;
+
+        Vector<T> operator()(Index k) const { return load<T>(drive.at[k] + i); }
+        void add_up(Index, Vector<T>, Vector<T>*) const {}
+    };
+    template <bool whole> Column<whole> column(Index i, Index) const { return {entered_, i}; }
+
+    Run<T> gradient(const Run<T>&) const { return entered_; }
 
     // Adds the gradients that stand in the drive's place to W's, turned round, and b's; and copies them.
     void collect(Index t, Index steps, T* sums, T* wanted) const {
@@ -154,6 +174,7 @@ private:
     const Index pitch_;
     T *drive_, *x_;
     Index first_ = 0;
+    Run<T> entered_;
 };
 
 }  // namespace momentumrnn::MOMENTUMRNN_ISA

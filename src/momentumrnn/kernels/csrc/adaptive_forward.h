@@ -5,23 +5,43 @@
 
 namespace momentumrnn::MOMENTUMRNN_ISA {
 
-template <class T, bool output, class Drive>
-NOINLINE void forward_step(const Coefficients<T>& given, const Drive& drive, const Place<T> out, Index count,
-                           const State<T> from, const State<T> to, T floor) {
-    const Coefficients<T> k = given;
-    const Drive source = drive;
-    for (Index i = 0; i < count; i += Simd<T>::lanes) {
-        const Vector<T> a = load_drive(source, i);
-        const Vector<T> v = load<T>(k.momentum + i) * load<T>(from.v + i) + load<T>(k.step_size + i) * a;
-        const Vector<T> m = load<T>(k.beta + i) * load<T>(from.m + i) + load<T>(k.rest + i) * (a * a);
-        store<T>(to.v + i, v);
-        store<T>(to.m + i, m);
-        if constexpr (output) put(out, i, v * reciprocal_root<T>(m + floor), count - i);
+// v and m, one vector of them, at steps that follow one another.
+template <class T> struct Step {
+    const Vector<T> momentum, step_size, beta, rest;
+
+    Step(const Coefficients<T>& k, Index i)
+        : momentum(load<T>(k.momentum + i)), step_size(load<T>(k.step_size + i)), beta(load<T>(k.beta + i)),
+          rest(load<T>(k.rest + i)) {}
+
+    Vector<T> v(Vector<T> before, Vector<T> a) const { return momentum * before + step_size * a; }
+    Vector<T> m(Vector<T> before, Vector<T> a) const { return beta * before + rest * (a * a); }
+};
+
+template <class T, bool output, bool whole, class Drives>
+INLINE void forward_column(const Coefficients<T>& given, const Drives& drives, const State<T>& from, const State<T>& to,
+                           const Run<T>& out, Index steps, Index i, Index left, T floor) {
+    const Step<T> step(given, i);
+    const auto drive = drives.template column<whole>(i, left);
+    Vector<T> v = load<T>(from.v + i), m = load<T>(from.m + i);
+    for (Index k = 0; k < steps; k++) {
+        const Vector<T> a = drive(k);
+        v = step.v(v, a);
+        m = step.m(m, a);
+        if constexpr (output) put<T, whole>(out, k, i, v * reciprocal_root<T>(m + floor), left);
     }
+    store<T>(to.v + i, v);
+    store<T>(to.m + i, m);
 }
 
-// Steps whose drive is made at once: as many as the first cache holds.
-constexpr Index steps_together = 8;
+// The steps that `drives` has entered.
+template <class T, bool output, class Drives>
+NOINLINE void forward_run(const Coefficients<T>& k, const Drives& drives, const State<T>& from, const State<T>& to,
+                          const Run<T>& out, Index steps, Index length, T floor) {
+    Index i = 0;
+    for (; i + Simd<T>::lanes <= length; i += Simd<T>::lanes)
+        forward_column<T, output, true>(k, drives, from, to, out, steps, i, length - i, floor);
+    if (i < length) forward_column<T, output, false>(k, drives, from, to, out, steps, i, length - i, floor);
+}
 
 template <class T, class Drives>
 void forward_block(const AdaptiveForward<T>& q, Block<T>& block, Drives drives) {
@@ -31,22 +51,24 @@ void forward_block(const AdaptiveForward<T>& q, Block<T>& block, Drives drives) 
     const State<T> state{block.take(), block.take()};
     copy_or_clear(q.v_0, block.first, block.length, state.v);
     copy_or_clear(q.m_0, block.first, block.length, state.m);
-    for (Index t = 0, before = block.length; before > 0; t++) {
-        const Index count = block.running(t);
-        copy(state.v + count, before - count, q.v_n + block.first + count);
-        copy(state.m + count, before - count, q.m_n + block.first + count);
-        before = count;
-        if (count == 0) break;
+    const Index all = block.steps();
+    for (Index t = 0, next; t < all; t = next) {
         if (q.v_saved && t % q.interval == 0) {
             const Index saved = t / q.interval * q.rows.batch * q.channels + block.first;
-            copy(state.v, count, q.v_saved + saved);
-            copy(state.m, count, q.m_saved + saved);
+            copy(state.v, block.length, q.v_saved + saved);
+            copy(state.m, block.length, q.m_saved + saved);
         }
-        if (t % steps_together == 0) drives.make(t, block.steps(t, steps_together));
-        const Index at = block.place(t);
-        const Index ahead = block.running(t + 1) > 0 ? block.place(t + 1) - at : 0;
-        forward_step<T, true>(k, drives.at(t, ahead), {q.output + at, ahead, streamed}, count, state, state, floor);
+        next = std::min(t + steps_together, all);
+        // Not beyond the next state that is saved.
+        if (q.v_saved) next = std::min(next, (t / q.interval + 1) * q.interval);
+        drives.make(t, next - t);
+        drives.enter(t, next - t);
+        Run<T> out = block.run(q.output, t, next - t);
+        out.streamed = streamed;
+        forward_run<T, true>(k, drives, state, state, out, next - t, block.length, floor);
     }
+    copy(state.v, block.length, q.v_n + block.first);
+    copy(state.m, block.length, q.m_n + block.first);
     end_streaming();
 }
 
