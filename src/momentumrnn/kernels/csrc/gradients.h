@@ -16,14 +16,16 @@ public:
     Gradients(const Backward<T>& p, const Share& rows, bool alone)
         : p_(p), rows_(rows), in_place_(alone && p.grad_weight_hh && is_large(p.hidden)),
           padded_(ColumnBlocks<T>{p.hidden}.padded()), features_(p.grad_weight_ih ? p.features : 0),
-          hidden_stride_(row_stride<T>(padded_)), features_stride_(row_stride<T>(features_)),
+          hidden_stride_(row_stride<T>(padded_)), features_stride_(row_stride<T>(features_ + 1)),
           slots_stride_(row_stride<T>(Cell::slots * padded_)), slots_(buffer(slots_stride_)),
-          hidden_(buffer(hidden_stride_)), kept_features_(features_ ? buffer(features_stride_) : 0),
+          hidden_(buffer(hidden_stride_)), kept_features_(buffer(features_stride_)),
           sums_stride_(in_place_ ? p.hidden : hidden_stride_),
           own_sums_(in_place_ || !p.grad_weight_hh ? 0 : static_cast<size_t>(Cell::gates * p.hidden * sums_stride_)),
           hidden_sums_(in_place_ ? p.grad_weight_hh : own_sums_),
-          feature_sums_(static_cast<size_t>(features_ * slots_stride_)),
-          biases_(static_cast<size_t>(2 * (Cell::slots + 1) * padded_)) {}
+          feature_sums_(static_cast<size_t>((features_ + 1) * slots_stride_)),
+          modrelu_(static_cast<size_t>(Cell::has_modrelu_bias ? 2 * padded_ : 0)) {
+        for (Index k = 0; k < buffer_rows(); k++) kept_features_[k * features_stride_ + features_] = T(1);
+    }
 
     const T* slots(Index k) const { return slots_ + k * slots_stride_; }
     Index slots_stride() const { return slots_stride_; }
@@ -34,8 +36,8 @@ public:
         for (int gate = 0; hidden_sums_ && gate < Cell::gates; gate++)
             fill(hidden_row(gate, unit), (std::min(unit + units, p_.hidden) - unit) * sums_stride_);
         for (int s = 0; s < Cell::slots; s++)
-            for (Index m = 0; m < features_; m++) fill(feature_sums_ + m * slots_stride_ + s * padded_ + unit, units);
-        for (int s = 0; s < 2 * (Cell::slots + 1); s++) fill(biases_ + s * padded_ + unit, units);
+            for (Index m = 0; m <= features_; m++) fill(feature_sums_ + m * slots_stride_ + s * padded_ + unit, units);
+        for (int s = 0; Cell::has_modrelu_bias && s < 2; s++) fill(modrelu_ + s * padded_ + unit, units);
     }
 
     // The first step of the chunk that ends before step `end`: as many steps as have enough rows.
@@ -47,17 +49,12 @@ public:
 
     void keep(Index k, Index unit, const Vector<T>* grad, Vector<T> h_before) const {
         T* to = slots_ + k * slots_stride_ + unit;
-        for (int s = 0; s < Cell::slots; s++) {
-            store<T>(to + s * padded_, grad[s]);
-            T* bias = biases_ + s * padded_ + unit;
-            store<T>(bias, load<T>(bias) + grad[s]);
-        }
+        for (int s = 0; s < Cell::slots; s++) store<T>(to + s * padded_, grad[s]);
         store<T>(hidden_ + k * hidden_stride_ + unit, h_before);
     }
 
     void keep_modrelu(Index unit, Vector<T> grad) const {
-        T* bias = biases_ + Cell::slots * padded_ + unit;
-        store<T>(bias, load<T>(bias) + grad);
+        store<T>(modrelu_ + unit, load<T>(modrelu_ + unit) + grad);
     }
 
     void keep_features(Index t, const Share& share, const Member& me, Index running, Index k) const {
@@ -73,24 +70,24 @@ public:
         for (Index k = 0; k < count; k += panel_rows) {
             const Index rows = std::min(panel_rows, count - k);
             if (p_.grad_weight_hh) add_hidden(share, k, rows);
-            if (features_) add_features(share, k, rows);
+            add_features(share, k, rows);
         }
+        if constexpr (!Cell::has_modrelu_bias) return;
         // Sums of chunks, not of all rows one by one, for the sake of float32.
         const Index unit = share.block * width, end = std::min(share.block_end * width, padded_);
-        for (int s = 0; s <= Cell::slots; s++)
-            for (Index u = unit; u < end; u += L) {
-                T* chunk = biases_ + s * padded_ + u;
-                T* all = chunk + (Cell::slots + 1) * padded_;
-                store<T>(all, load<T>(all) + load<T>(chunk));
-                store<T>(chunk, Vector<T>{});
-            }
+        for (Index u = unit; u < end; u += L) {
+            T *chunk = modrelu_ + u, *all = chunk + padded_;
+            store<T>(all, load<T>(all) + load<T>(chunk));
+            store<T>(chunk, Vector<T>{});
+        }
     }
 
     // Whether dL/dU is where it belongs already.
     bool in_place() const { return in_place_; }
     T* hidden_row(int gate, Index unit) const { return hidden_sums_ + (gate * p_.hidden + unit) * sums_stride_; }
-    T feature(Index m, int slot, Index unit) const { return feature_sums_[m * slots_stride_ + slot * padded_ + unit]; }
-    T bias(int slot, Index unit) const { return biases_[(Cell::slots + 1 + slot) * padded_ + unit]; }
+    const T* feature_row(Index m, int slot) const { return feature_sums_ + m * slots_stride_ + slot * padded_; }
+    const T* bias_row(int slot) const { return feature_row(features_, slot); }
+    const T* modrelu_row() const { return modrelu_ + padded_; }
 
 private:
     static constexpr Index L = Simd<T>::lanes;
@@ -101,9 +98,8 @@ private:
     static constexpr Index columns_held = 12 * 24;
 
     Index chunk_rows() const { return p_.hidden > 512 ? 512 : 256; }
-    size_t buffer(Index stride) const {
-        return static_cast<size_t>((std::min(chunk_rows(), p_.rows.total()) + rows_.row_end - rows_.row) * stride);
-    }
+    Index buffer_rows() const { return std::min(chunk_rows(), p_.rows.total()) + rows_.row_end - rows_.row; }
+    size_t buffer(Index stride) const { return static_cast<size_t>(buffer_rows() * stride); }
     // Whether dL/dU is worth adding up where it belongs, which spares its memory a second time. Rows of whole or half
     // pages would lie in the same few places of the cache.
     static bool is_large(Index hidden) {
@@ -130,15 +126,17 @@ private:
         }
     }
 
-    // dL/dW the other way round, a row for each feature: a few features would not fill a vector.
+    // dL/dW the other way round, a row for each feature: a few features would not fill a vector. The gradient of the
+    // bias is that of one more feature, which is always 1.
     void add_features(const Share& share, Index k, Index rows) const {
         const ColumnBlocks<T> blocks{p_.hidden};
         for (int s = 0; s < Cell::slots; s++) {
-            if (Cell::weight_ih_gate[s] < 0) continue;
+            const Index first = Cell::weight_ih_gate[s] < 0 ? features_ : 0;
             for (Index block = share.block; block < share.block_end; block++) {
                 const Index at = s * padded_ + block * width;
-                outer_product<T>(features_, blocks.vectors(block), kept_features_ + k * features_stride_, features_stride_,
-                                 slots(k) + at, slots_stride_, rows, feature_sums_ + at, slots_stride_, width);
+                outer_product<T>(features_ + 1 - first, blocks.vectors(block), kept_features_ + k * features_stride_ + first,
+                                 features_stride_, slots(k) + at, slots_stride_, rows,
+                                 feature_sums_ + first * slots_stride_ + at, slots_stride_, width);
             }
         }
     }
@@ -151,7 +149,7 @@ private:
     Index sums_stride_;
     Buffer<T> own_sums_;
     T* hidden_sums_;
-    Buffer<T> feature_sums_, biases_;
+    Buffer<T> feature_sums_, modrelu_;
 };
 
 // The shares' sums, added in their order, as the gradients of the blocks [block, block_end) of units.
@@ -168,21 +166,32 @@ void collect(const All& shares, const Backward<T>& p, Index block, Index block_e
             }
         }
     };
+    // Turned round by tiles that stay in the first cache.
     const auto features = [&](int slot, int gate) {
-        for (Index m0 = 0; m0 < p.features; m0 += 16)
-            for (Index u = unit; u < end; u++)
-                for (Index m = m0; m < std::min(m0 + 16, p.features); m++) {
-                    T sum = T(0);
-                    for (const auto& share : shares) sum += share->feature(m, slot, u);
-                    p.grad_weight_ih[(gate * p.hidden + u) * p.features + m] = sum;
+        constexpr Index tile = 16, L = Simd<T>::lanes;
+        T sums[tile * L];
+        for (Index m0 = 0; m0 < p.features; m0 += tile)
+            for (Index u0 = unit; u0 < end; u0 += L) {
+                const Index count = std::min(tile, p.features - m0);
+                for (Index m = 0; m < count; m++) {
+                    Vector<T> sum{};
+                    for (const auto& share : shares) sum += load<T>(share->feature_row(m0 + m, slot) + u0);
+                    store<T>(sums + m * L, sum);
                 }
+                for (Index u = u0; u < std::min(u0 + L, end); u++)
+                    for (Index m = 0; m < count; m++)
+                        p.grad_weight_ih[(gate * p.hidden + u) * p.features + m0 + m] = sums[m * L + u - u0];
+            }
     };
-    const auto biases = [&](T* to, int slot, int gate) {
+    const auto add_up = [&](T* to, const auto& row) {
         for (Index u = unit; u < end; u++) {
             T sum = T(0);
-            for (const auto& share : shares) sum += share->bias(slot, u);
-            to[gate * p.hidden + u] = sum;
+            for (const auto& share : shares) sum += row(*share)[u];
+            to[u] = sum;
         }
+    };
+    const auto biases = [&](T* to, int slot, int gate) {
+        add_up(to + gate * p.hidden, [&](const auto& share) { return share.bias_row(slot); });
     };
     for (int s = 0; s < Cell::slots; s++) {
         if (const int gate = Cell::weight_hh_gate[s]; gate >= 0) {
@@ -194,7 +203,7 @@ void collect(const All& shares, const Backward<T>& p, Index block, Index block_e
             if (p.grad_bias_ih) biases(p.grad_bias_ih, s, gate);
         }
     }
-    if (p.grad_modrelu_bias) biases(p.grad_modrelu_bias, Cell::slots, 0);
+    if (p.grad_modrelu_bias) add_up(p.grad_modrelu_bias, [](const auto& share) { return share.modrelu_row(); });
 }
 
 }  // namespace momentumrnn::MOMENTUMRNN_ISA
