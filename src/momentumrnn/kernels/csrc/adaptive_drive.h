@@ -91,7 +91,7 @@ public:
         for (Index i = 0; i < blocks.count(); i++) {
             const Index channel = i * width, count = blocks.columns_in(i), columns = blocks.vectors(i) * blocks.lanes;
             T* const to = data_ + channel * depth;
-            transpose_into(q.weight + channel * q.features, q.features, count, q.features, to, columns, columns);
+            transpose_into(q.weight + channel * q.features, q.features, count, q.features, to, columns);
             clear(to + q.features * columns, columns);
             if (q.bias) copy(q.bias + channel, count, to + q.features * columns);
         }

@@ -17,7 +17,8 @@ public:
 
     void run() {
         parallel(p_.threads, [&](int part) {
-            for (Index b = part; b < blocks_.count(); b += p_.threads) weights_.pack(b);
+            for (Index i = part; i < blocks_.count() * Cell::slots; i += p_.threads)
+                weights_.pack(i / Cell::slots, static_cast<int>(i % Cell::slots));
             for (Index r = part; r < p_.rows.batch; r += p_.threads) start(r);
         });
         if (p_.split == Split::rows) {

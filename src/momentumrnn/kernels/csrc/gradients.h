@@ -166,21 +166,16 @@ void collect(const All& shares, const Backward<T>& p, Index block, Index block_e
             }
         }
     };
-    // Turned round by tiles that stay in the first cache.
     const auto features = [&](int slot, int gate) {
-        constexpr Index tile = 16, L = Simd<T>::lanes;
-        T sums[tile * L];
-        for (Index m0 = 0; m0 < p.features; m0 += tile)
+        constexpr Index L = Simd<T>::lanes;
+        for (Index m0 = 0; m0 < p.features; m0 += L)
             for (Index u0 = unit; u0 < end; u0 += L) {
-                const Index count = std::min(tile, p.features - m0);
-                for (Index m = 0; m < count; m++) {
-                    Vector<T> sum{};
-                    for (const auto& share : shares) sum += load<T>(share->feature_row(m0 + m, slot) + u0);
-                    store<T>(sums + m * L, sum);
-                }
-                for (Index u = u0; u < std::min(u0 + L, end); u++)
-                    for (Index m = 0; m < count; m++)
-                        p.grad_weight_ih[(gate * p.hidden + u) * p.features + m0 + m] = sums[m * L + u - u0];
+                Vector<T> square[L] = {};
+                for (Index m = 0; m < std::min(L, p.features - m0); m++)
+                    for (const auto& share : shares) square[m] += load<T>(share->feature_row(m0 + m, slot) + u0);
+                transpose<T>(square);
+                for (Index u = 0; u < std::min(L, end - u0); u++)
+                    store<T>(p.grad_weight_ih + (gate * p.hidden + u0 + u) * p.features + m0, square[u], p.features - m0);
             }
     };
     const auto add_up = [&](T* to, const auto& row) {

@@ -7,6 +7,7 @@
 #include "gemm.h"
 #include "pool.h"
 #include "problem.h"
+#include "transpose.h"
 
 namespace momentumrnn::MOMENTUMRNN_ISA {
 
@@ -26,21 +27,6 @@ template <class T> struct ColumnBlocks {
 // The distance between rows of a scratch matrix. A power of two would put a tile's rows into the same few
 // places of the cache.
 template <class T> INLINE Index row_stride(Index padded_columns) { return padded_columns + Simd<T>::lanes; }
-
-// panel[k][u] = rows[u][k] for u < count and k < depth, zero for the other u.
-template <class T>
-INLINE void transpose_into(const T* rows, Index ld, Index count, Index depth, T* panel, Index width, Index vector) {
-    for (Index k0 = 0; k0 < depth; k0 += 16)
-        for (Index u = 0; u < vector; u++) {
-            T* to = panel + k0 * width + u;
-            const Index end = std::min<Index>(16, depth - k0);
-            const T* from = rows + u * ld + k0;
-            if (u < count)
-                for (Index k = 0; k < end; k++) to[k * width] = from[k];
-            else
-                for (Index k = 0; k < end; k++) to[k * width] = T(0);
-        }
-}
 
 // U and W for the forward pass: for each block of hidden units and each slot of the cell a panel with the
 // rows of U that the slot wants, then those of W, and a bias.
@@ -66,24 +52,23 @@ public:
     }
     size_t bytes() const { return static_cast<size_t>(blocks_.padded() * depth_) * sizeof(T); }
 
-    void pack(Index block) {
+    // The panel and the bias of one slot in one block: pieces small enough for threads to share them out evenly.
+    void pack(Index block, int slot) {
         const Index unit = block * ColumnBlocks<T>::width, columns = blocks_.columns_in(block);
         const Index width = blocks_.vectors(block) * ColumnBlocks<T>::lanes;
-        for (int s = 0; s < Cell::slots; s++) {
-            T* to = const_cast<T*>(panel(block, s));
-            T* bias_to = const_cast<T*>(bias(block, s));
-            std::fill(bias_to, bias_to + width, T(0));
-            if (const int gate = Cell::weight_hh_gate[s]; gate >= 0) {
-                const Index row = gate * p_.hidden + unit;
-                transpose_into(p_.weight_hh + row * p_.hidden, p_.hidden, columns, p_.hidden, to, width, width);
-                add_bias(p_.bias_hh, row, columns, bias_to);
-            }
-            if (const int gate = Cell::weight_ih_gate[s]; gate >= 0) {
-                const Index row = gate * p_.hidden + unit;
-                transpose_into(p_.weight_ih + row * features_, features_, columns, features_,
-                               to + hidden_depth(s) * width, width, width);
-                add_bias(p_.bias_ih, row, columns, bias_to);
-            }
+        T* to = const_cast<T*>(panel(block, slot));
+        T* bias_to = const_cast<T*>(bias(block, slot));
+        std::fill(bias_to, bias_to + width, T(0));
+        if (const int gate = Cell::weight_hh_gate[slot]; gate >= 0) {
+            const Index row = gate * p_.hidden + unit;
+            transpose_into(p_.weight_hh + row * p_.hidden, p_.hidden, columns, p_.hidden, to, width);
+            add_bias(p_.bias_hh, row, columns, bias_to);
+        }
+        if (const int gate = Cell::weight_ih_gate[slot]; gate >= 0) {
+            const Index row = gate * p_.hidden + unit;
+            transpose_into(p_.weight_ih + row * features_, features_, columns, features_,
+                           to + hidden_depth(slot) * width, width);
+            add_bias(p_.bias_ih, row, columns, bias_to);
         }
     }
 
