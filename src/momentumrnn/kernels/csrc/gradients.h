@@ -67,8 +67,9 @@ public:
 
     // Multiplies a chunk of `count` rows into the sums of the share's units.
     void accumulate(const Share& share, Index count) {
-        for (Index k = 0; k < count; k += panel_rows) {
-            const Index rows = std::min(panel_rows, count - k);
+        const Index panels = std::max<Index>(1, count / panel_rows);
+        for (Index i = 0; i < panels; i++) {
+            const Index k = count * i / panels, rows = count * (i + 1) / panels - k;
             if (p_.grad_weight_hh) add_hidden(share, k, rows);
             add_features(share, k, rows);
         }
@@ -92,12 +93,14 @@ public:
 private:
     static constexpr Index L = Simd<T>::lanes;
     static constexpr Index width = ColumnBlocks<T>::width;
-    // The rows of a panel that the first cache holds while another matrix passes by …
+    // About the rows of a panel that the first cache holds while another matrix passes by …
     static constexpr Index panel_rows = 128;
     // … and the columns of that one which the second cache holds while the panels do.
     static constexpr Index columns_held = 12 * 24;
 
-    Index chunk_rows() const { return p_.hidden > 512 ? 512 : 256; }
+    // So few that the second cache holds them beside U and what the next step reads. The sums of many units, which no
+    // cache holds, are gone through once a chunk.
+    Index chunk_rows() const { return p_.split == Split::units && p_.hidden > 512 ? 4 * panel_rows : panel_rows; }
     Index buffer_rows() const { return std::min(chunk_rows(), p_.rows.total()) + rows_.row_end - rows_.row; }
     size_t buffer(Index stride) const { return static_cast<size_t>(buffer_rows() * stride); }
     // Whether dL/dU is worth adding up where it belongs, which spares its memory a second time. Rows of whole or half
