@@ -56,6 +56,7 @@ INLINE void backward_column(const Coefficients<T>& given, const Drives& drives, 
     Vector<T> grad_v = load<T>(grad.v + i), g = load<T>(grad.m + i);
     // What a run is given of the step behind it is multiplied already.
     Vector<T> momentum = splat<T>(T(1)), beta = momentum;
+    // One more of the first, since an array has to have an element.
     Vector<T> weight[Drives::sums + 1] = {}, coefficients[Coefficients<T>::count] = {};
     for (Index k = steps; k-- > 0;) {
         const Vector<T> a = drive(k);

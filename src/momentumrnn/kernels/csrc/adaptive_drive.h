@@ -79,7 +79,7 @@ public:
 private:
     const Block<T>& block_;
     const T *weight_, *bias_;
-    T x_[steps_together];
+    T x_[steps_together] = {};
 };
 
 // W and b as panels, for all blocks; b is the column of W for a feature that is always 1.

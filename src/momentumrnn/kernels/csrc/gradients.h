@@ -67,7 +67,7 @@ public:
 
     // Multiplies a chunk of `count` rows into the sums of the share's units.
     void accumulate(const Share& share, Index count) {
-        const Index panels = std::max<Index>(1, count / panel_rows);
+        const Index panels = std::max<Index>(1, count / chunk_rows());
         for (Index i = 0; i < panels; i++) {
             const Index k = count * i / panels, rows = count * (i + 1) / panels - k;
             if (p_.grad_weight_hh) add_hidden(share, k, rows);
@@ -93,14 +93,12 @@ public:
 private:
     static constexpr Index L = Simd<T>::lanes;
     static constexpr Index width = ColumnBlocks<T>::width;
-    // About the rows of a panel that the first cache holds while another matrix passes by …
-    static constexpr Index panel_rows = 128;
-    // … and the columns of that one which the second cache holds while the panels do.
+    // The columns of dL/d(slots) that the second cache holds for a chunk of rows while those of h pass by.
     static constexpr Index columns_held = 12 * 24;
 
-    // So few that the second cache holds them beside U and what the next step reads. The sums of many units, which no
-    // cache holds, are gone through once a chunk.
-    Index chunk_rows() const { return p_.split == Split::units && p_.hidden > 512 ? 4 * panel_rows : panel_rows; }
+    // About as many as let the first cache hold a panel of them, and the second cache all of them beside U and what the
+    // next step reads. The sums of many units, which no cache holds, are gone through seldom instead.
+    Index chunk_rows() const { return p_.split == Split::units && p_.hidden > 512 ? 512 : 128; }
     Index buffer_rows() const { return std::min(chunk_rows(), p_.rows.total()) + rows_.row_end - rows_.row; }
     size_t buffer(Index stride) const { return static_cast<size_t>(buffer_rows() * stride); }
     // Whether dL/dU is worth adding up where it belongs, which spares its memory a second time. Rows of whole or half
