@@ -56,6 +56,11 @@ def test_training_at_the_left_test_at_the_right(tmp_path):
     assert "Not run: MomentumLSTM, AdamLSTM" in drawing.text
 
 
+def test_the_title_says_that_models_have_unequal_numbers_of_seeds(tmp_path):
+    add(tmp_path, "adding-100-adam-lstm-128", 0, [0.2, 0.1], train_loss=[0.2, 0.1])
+    assert "mean of 1 to 2 seeds" in adding(tmp_path, [[0.2, 0.1], [0.4, 0.2]]).figure.get_suptitle()
+
+
 def test_losses_that_span_decades_are_on_a_logarithmic_axis(tmp_path):
     left, right = adding(tmp_path, [[1.0, 0.1, 0.001], [1.0, 0.1, 0.0]]).figure.axes
     assert left.get_yscale() == right.get_yscale() == "log"

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from momentumrnn.results.numbers import show_range
 from momentumrnn.results.runs import RunRecord, group_runs, metric_of
 from momentumrnn.tasks import Metric
 from momentumrnn.tasks.contract import ACCURACY, LOSS
@@ -85,10 +86,10 @@ def training_figure(groups: Mapping[str, Sequence[RunRecord]], metric: Metric, t
         panels.append((f"test {metric.name}", metric, lambda epoch: epoch.test_metric))
     figure = new_figure((4.7 * len(panels), 5.0))
     runs = [run for members in groups.values() for run in members]
-    seeds = 0
+    seeds: list[int] = []
     for index, (name, shown, value) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), index + 1)
-        seeds = max(seeds, draw_curves(axes, groups, value, shown, name))
+        seeds += draw_curves(axes, groups, value, shown, name)
         if shown == metric:
             _draw_baselines(axes, runs)
     figure.suptitle(f"{title}\n{_band(seeds)}", fontsize=12)
@@ -107,7 +108,7 @@ def draw_curves(
     value: Callable[[Epoch], float | None],
     metric: Metric,
     name: str,
-) -> int:
+) -> list[int]:
     """Draw a mean line a model, with its band, as far as all its seeds go.
 
     Args:
@@ -118,14 +119,14 @@ def draw_curves(
         name: Of the vertical axis.
 
     Returns:
-        The most seeds that a line is over.
+        Over how many seeds each line is.
     """
-    seeds, means = 0, []
+    seeds, means = [], []
     for index, (label, members) in enumerate(groups.items()):
         curves = [_curve(run, value, metric) for run in members if run.history]
         if not curves:
             continue
-        seeds = max(seeds, len(curves))
+        seeds.append(len(curves))
         shown = min(len(curve) for curve in curves)
         stacked = np.stack([curve[:shown] for curve in curves])
         epochs, mean = np.arange(1, shown + 1), stacked.mean(axis=0)
@@ -232,8 +233,10 @@ def _draw_baselines(axes: Axes, runs: Sequence[RunRecord]) -> None:
             axes.axhline(baseline.value, color="grey", linestyle="dotted", linewidth=1.5, label=baseline.name)
 
 
-def _band(seeds: int) -> str:
-    return f"mean of {seeds} seeds, band ± one standard deviation" if seeds > 1 else "one seed"
+def _band(seeds: Sequence[int]) -> str:
+    if max(seeds, default=1) == 1:
+        return "one seed"
+    return f"mean of {show_range(seeds)} seeds, band ± one standard deviation"
 
 
 def _curve(
