@@ -254,7 +254,7 @@ def test_the_sizes_above_meet_every_way_to_run(cell):
 
 # What only large recurrences reach: gates, and gradients of ready ones, written past the cache, in rows of
 # whole lines or of other lengths, weights that do not fit into it, more rows than one chunk of the backward
-# pass, more units than a strip of the gradient of U.
+# pass, a step of so many that its chunk is cut, more units than a strip of the gradient of U.
 @pytest.mark.parametrize(
     ("cell", "shape", "packed", "ready"),
     [
@@ -271,6 +271,8 @@ def test_the_sizes_above_meet_every_way_to_run(cell):
         ("gru", (3, 30, 5, 272), False, False),
         ("lstm_without_forget_gate", (2, 3, 2, 300), True, False),
         ("rnn_tanh", (40, 14, 2, 520), False, False),
+        ("lstm", (3, 530, 2, 20), False, False),
+        ("rnn_modrelu", (3, 530, 3, 20), True, False),
     ],
 )
 @pytest.mark.parametrize("isa", ISAS)

@@ -2,7 +2,6 @@
 // would keep the next one's load waiting.
 #pragma once
 
-#include <algorithm>
 #include <utility>
 
 #include "simd.h"
