@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from momentumrnn.kernels.cuda import availability
+from momentumrnn.kernels.cuda.tiling import Device, Tiling, tiling
+from momentumrnn.kernels.problem import GATES
 
 pytest.importorskip("triton", reason=str(availability.missing()))
 
@@ -19,30 +21,39 @@ from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-for module, name, pointers, constants in json.load(sys.stdin):
+for module, name, pointers, constants, options in json.load(sys.stdin):
     kernel = getattr(importlib.import_module("momentumrnn.kernels.cuda." + module), name)
     constants["TOTAL"] = getattr(tl, constants["TOTAL"])
     kinds = {arg: "constexpr" if arg in constants else pointers.get(arg, "i32") for arg in kernel.arg_names}
     places = {(kernel.arg_names.index(arg),): value for arg, value in constants.items()}
-    built = compile(ASTSource(kernel, kinds, places, {}), target=GPUTarget("cuda", 90, 32))
-    print(module, name, len(built.asm["cubin"]))
+    built = compile(ASTSource(kernel, kinds, places, {}), target=GPUTarget("cuda", ARCH, 32), options=options)
+    assert built.asm["cubin"]
+    early = "async" in built.asm["ttgir"]
+    print(json.dumps([built.metadata.shared, early]))
 """
-SIZES = {"ROWS": 16, "UNITS": 32, "DEPTH": 32, "TILES": 2, "WIDEN": False}
+H100, A100 = Device(132, 227 << 10), Device(108, 163 << 10)
 
 
-def recurrence(name, cell, gates, low):
+def recurrence(name, cell, gates, low, way):
     states = ["c", "cells"] if name == "forward" else ["c_0", "cells", "carried_h", "carried_c"]
     own = (
         ["d", "weight_hh", "bias_hh", "modrelu_bias", "h_0", "output", "gates"]
         if name == "forward"
         else ["weight_hh", "h_0", "output", "gates", "grad_output", "grad_d", "grad_n"]
     )
-    kinds = dict.fromkeys(own, f"*{low}") | dict.fromkeys(states, "*fp32") | {"starts": "*i64"}
-    constants = SIZES | {"CELL": cell, "GATES": gates, "TOTAL": "float32"}
+    kinds = (
+        dict.fromkeys(own, f"*{low}")
+        | dict.fromkeys(states, "*fp32")
+        | {"starts": "*i64", "arrivals": "*i32"}
+    )
+    constants = {"ROWS": way.rows, "UNITS": way.units, "PARTS": way.parts, "DEPTH": way.depth}
+    constants |= {"RESIDENT": way.resident, "WAIT": way.resident, "WIDEN": False}
+    constants |= {"CELL": cell, "GATES": gates, "TOTAL": "float32"}
     constants["PRECISION"] = "tf32" if low == "fp32" else "ieee"
     if name == "forward":
         constants |= {"BIAS": True, "TRAIN": True}
-    return [f"recurrence_{name}", name, kinds, constants]
+    options = {"num_warps": way.warps, "launch_cooperative_grid": way.resident}
+    return [f"recurrence_{name}", name, kinds, constants, options | {"num_stages": 1 if way.resident else 3}]
 
 
 def rule(name, low):
@@ -52,24 +63,47 @@ def rule(name, low):
     constants = {"SQUARED_EPS": 1e-16, "INTERVAL": 32, "BLOCK": 128, "TOTAL": "float32"}
     if name == "forward":
         constants["TRAIN"] = True
-    return ["adaptive_kernels", name, kinds, constants]
+    return ["adaptive_kernels", name, kinds, constants, {}]
 
 
-def test_every_kernel_compiles_for_a_gpu(tmp_path):
-    kernels = [
-        *(recurrence(name, "lstm", 4, "bf16") for name in ("forward", "backward")),
-        recurrence("backward", "gru", 3, "bf16"),
-        recurrence("forward", "rnn_modrelu", 1, "fp32"),
-        *(rule(name, "fp32") for name in ("forward", "backward")),
-    ]
+def compiled(kernels, arch, folder):
+    """Return the bytes of shared memory of each kernel, and whether it loads anything ahead of its turn."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM.replace("ARCH", str(arch))],
         input=json.dumps(kernels),
-        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        env=environment | {"TRITON_CACHE_DIR": str(folder)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == len(kernels)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_every_kernel_compiles_for_a_gpu(tmp_path):
+    step = Tiling(False)
+    kernels = [
+        *(recurrence(name, "lstm", 4, "bf16", step) for name in ("forward", "backward")),
+        recurrence("backward", "gru", 3, "bf16", step),
+        recurrence("forward", "rnn_modrelu", 1, "fp32", step),
+        *(rule(name, "fp32") for name in ("forward", "backward")),
+    ]
+    assert len(compiled(kernels, 90, tmp_path)) == len(kernels)
+
+
+@pytest.mark.parametrize(
+    ("device", "arch", "cell", "low", "hidden"),
+    [(H100, 90, "lstm", "fp32", 256), (A100, 80, "gru", "bf16", 128), (H100, 90, "rnn_modrelu", "fp32", 512)],
+)
+def test_kernels_that_keep_u_fit_and_load_nothing_ahead_of_the_others(
+    device, arch, cell, low, hidden, tmp_path
+):
+    """A load that is made before the others have been waited for reads what is not there yet."""
+    itemsize = 4 if low == "fp32" else 2
+    way = tiling(hidden, GATES[cell], itemsize, 128, device)
+    assert way.resident
+    kernels = [recurrence(name, cell, GATES[cell], low, way) for name in ("forward", "backward")]
+    for shared, early in compiled(kernels, arch, tmp_path):
+        assert shared <= way.shared_memory(GATES[cell], itemsize) <= device.shared_memory
+        assert not early

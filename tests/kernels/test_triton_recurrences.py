@@ -1,25 +1,28 @@
 """The recurrences in Triton, in its interpreter or on a GPU, against the reference loop in float64."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch.autograd import grad
 
 from momentumrnn.errors import BackendError
 from momentumrnn.kernels import reference
-from momentumrnn.kernels.cuda import availability
+from momentumrnn.kernels.cuda import availability, recurrence_operator
 from momentumrnn.kernels.cuda.recurrence import recurrence
-from momentumrnn.kernels.cuda.tiling import Tiling, forced
+from momentumrnn.kernels.cuda.tiling import Device, Tiling, forced
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.packed import PackedRows
 
 pytest.importorskip("triton", reason=str(availability.missing()))
+from programs_at_once import programs_at_once
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 GATES = {"rnn_tanh": 1, "rnn_relu": 1, "rnn_modrelu": 1, "gru": 3, "lstm": 4, "lstm_without_forget_gate": 3}
 CELLS = list(GATES)
 # Two tiles of units and of a sum, the second of each all but empty.
 HIDDEN = 18
-WAYS = {"all steps": Tiling(True, 16, 16, 16), "a launch a step": Tiling(False, 16, 16, 16)}
+WAYS = {"U resident": Tiling(True, 16, 16, 2, 16), "a launch a step": Tiling(False, 16, 16, 1, 16)}
 SIZES = torch.tensor([3, 3, 1])
 # Of the largest value. One rounding in bfloat16 is 4e-3.
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 8e-2}
@@ -69,6 +72,16 @@ def everything(run, cell, inputs, sizes, **options):
     return [*outputs, *grad(total, [t for t in inputs if t is not None])]
 
 
+@contextmanager
+def nothing_uninitialised_is_a_number():
+    """Have torch fill memory with NaN that nobody has written yet."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def assert_same(got, expected, dtype):
     for one, other in zip(got, expected, strict=True):
         assert one.shape == other.shape
@@ -76,7 +89,7 @@ def assert_same(got, expected, dtype):
 
 
 @pytest.mark.parametrize(
-    ("way", "sizes"), [("all steps", SIZES), ("a launch a step", None)], ids=["packed", "dense"]
+    ("way", "sizes"), [("U resident", SIZES), ("a launch a step", None)], ids=["packed", "dense"]
 )
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_cell_is_the_reference_with_all_gradients(cell, way, sizes):
@@ -86,14 +99,28 @@ def test_a_cell_is_the_reference_with_all_gradients(cell, way, sizes):
     assert_same(got, everything(by_reference, cell, inputs, sizes), torch.float64)
 
 
-@pytest.mark.parametrize("cell", ["rnn_modrelu", "lstm"])
-def test_both_ways_to_share_the_work_give_the_same_bits(cell):
-    inputs = inputs_of(cell, None, T=2)
-    results = []
-    for way in WAYS.values():
-        with forced(way):
-            results.append(everything(by_triton, cell, inputs, None))
-    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="there is a GPU: programs do wait for one another on it")
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("cell", "sizes"), [("rnn_modrelu", None), ("gru", SIZES), ("lstm", None)])
+def test_programs_that_wait_for_one_another_give_the_same_bits(cell, sizes, seed, monkeypatch):
+    """The interpreter runs a program after another, a launch a step; here they run at once, in one launch."""
+    inputs = inputs_of(cell, sizes, hidden=40)
+    with forced(WAYS["U resident"]):
+        one_by_one = everything(by_triton, cell, inputs, sizes)
+        monkeypatch.setattr(recurrence_operator, "interpreted", lambda: False)
+        with programs_at_once(monkeypatch, seed), nothing_uninitialised_is_a_number():
+            at_once = everything(by_triton, cell, inputs, sizes)
+    assert all(torch.equal(one, other) for one, other in zip(one_by_one, at_once, strict=True))
+
+
+@pytest.mark.parametrize(("cell", "sizes"), [("lstm", None), ("gru", torch.tensor([35, 35, 17]))])
+def test_more_programs_than_can_run_at_once_run_in_turns(cell, sizes, monkeypatch):
+    """Of three groups of sequences two go at a time."""
+    monkeypatch.setattr(recurrence_operator, "device_of", lambda index: Device(4, 227 << 10))
+    inputs = inputs_of(cell, sizes, B=35)
+    with forced(WAYS["U resident"]):
+        got = everything(by_triton, cell, inputs, sizes)
+    assert_same(got, everything(by_reference, cell, inputs, sizes), torch.float64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -8,7 +8,7 @@ from torch import Tensor
 from momentumrnn.kernels.cuda.availability import interpreted, missing
 from momentumrnn.kernels.cuda.launch import total_dtype
 from momentumrnn.kernels.cuda.recurrence import recurrence
-from momentumrnn.kernels.cuda.tiling import stays_close
+from momentumrnn.kernels.cuda.tiling import device_of, stays_close
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.one_recurrence import Recurrences
 from momentumrnn.kernels.problem import GATES, Problem, autocasts
@@ -46,10 +46,15 @@ def _missing() -> str | None:
     return missing()
 
 
+@constant
+def _stays_close(cell: str, hidden: int, itemsize: int, device: int | None) -> bool:
+    return stays_close(hidden, GATES[cell], itemsize, device_of(device))
+
+
 def loses(problem: Problem) -> str | None:
     """Return why another backend that can run the problem is to be preferred, or ``None``.
 
-    NOT MEASURED on any GPU: the choice between Triton and cuDNN is reckoned, from the bytes of U.
+    NOT MEASURED on any GPU: the choice between Triton and cuDNN is reckoned, from the size of U.
     """
     if problem.device.type != "cuda":
         return "Triton's interpreter is there for tests"
@@ -59,9 +64,9 @@ def loses(problem: Problem) -> str | None:
         return None
     if problem.factored and problem.cell != "lstm_without_forget_gate":
         return "cuDNN runs the cell over features and a matrix"
-    if stays_close(problem.hidden, GATES[problem.cell], problem.dtype.itemsize):
+    if _stays_close(problem.cell, problem.hidden, problem.dtype.itemsize, problem.device.index):
         return None
-    return "U is too large for every program to read at every step, which cuDNN need not"
+    return "U is too large to be kept in shared memory"
 
 
 def traceable(problem: Problem) -> bool:

@@ -5,48 +5,25 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["forward", "tanh"]
+from momentumrnn.kernels.cuda.meeting import arrive, wait_for
+from momentumrnn.kernels.cuda.pieces import product, read, tanh, write
+
+__all__ = ["forward"]
 
 
 @triton.jit
-def tanh(x):
-    """Return tanh x: Triton's own is not in its interpreter."""
-    return 2.0 * tl.sigmoid(2.0 * x) - 1.0
-
-
-@triton.jit
-def _tile(tensor, rows, columns, live, inside, width):
-    """Load some rows and columns of a matrix, zero where there are none."""
-    return tl.load(
-        tensor + rows[:, None] * width + columns[None, :], mask=live[:, None] & inside[None, :], other=0.0
-    )
-
-
-@triton.jit
-def _add_product(
-    total,
-    h,
-    weight_hh,
-    gate: tl.constexpr,
-    units,
-    depth,
-    hidden,
-    PRECISION: tl.constexpr,
-    WIDEN: tl.constexpr,
-):
-    """Add h times some of a gate's rows of U."""
-    u = tl.load(
-        weight_hh + (gate * hidden + units)[None, :] * hidden + depth[:, None],
-        mask=(units < hidden)[None, :] & (depth < hidden)[:, None],
-        other=0.0,
-    )
-    if WIDEN:
-        h, u = h.to(total.dtype), u.to(total.dtype)
-    return tl.dot(h, u, total, input_precision=PRECISION, out_dtype=total.dtype)
+def _keep(gates, rows, units, valid, hidden, a, b, c, e, SLOTS: tl.constexpr):
+    """Store three or four values of each unit for the backward pass."""
+    width = SLOTS * hidden
+    write(gates, rows, units, valid, width, a)
+    write(gates, rows, hidden + units, valid, width, b)
+    write(gates, rows, 2 * hidden + units, valid, width, c)
+    if SLOTS > 3:
+        write(gates, rows, 3 * hidden + units, valid, width, e)
 
 
 # A step's number is no reason to compile anew.
-@triton.jit(do_not_specialize=["first", "last"])
+@triton.jit(do_not_specialize=["first_group", "first", "last"])
 def forward(
     d,  # (N, G·h)
     weight_hh,  # (G·h, h)
@@ -58,7 +35,9 @@ def forward(
     gates,  # (N, slots·h)
     cells,  # (N, h)
     starts,  # (T + 2,), the first row of every step
+    arrivals,  # zero, a counter for each group of sequences
     hidden,
+    first_group,
     first,
     last,
     CELL: tl.constexpr,
@@ -67,117 +46,145 @@ def forward(
     TRAIN: tl.constexpr,
     ROWS: tl.constexpr,
     UNITS: tl.constexpr,
+    PARTS: tl.constexpr,
     DEPTH: tl.constexpr,
-    TILES: tl.constexpr,
+    RESIDENT: tl.constexpr,
+    WAIT: tl.constexpr,
     TOTAL: tl.constexpr,
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
 ):
-    """Run the steps from ``first`` to before ``last`` for ROWS sequences and TILES · UNITS hidden units.
+    """Run the steps from ``first`` to before ``last`` for ROWS sequences and UNITS hidden units.
 
-    More than one step needs all units in one program: nothing but the program's own threads waits for what
-    h_{t-1} is made of.
+    More than one step needs WAIT: the other programs of the same sequences work out the rest of h_{t-1}.
     """
-    sequences = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    group = first_group + tl.program_id(1)
+    sequences = group * ROWS + tl.arange(0, ROWS)
+    units = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
+    inside = units < hidden
+    width = GATES * hidden
+
+    # The gates of a unit stand beside one another in a product, so that it can be split; three are filled up.
+    SLOTS: tl.constexpr = 1 if GATES == 1 else 4
+    column = tl.arange(0, UNITS * SLOTS)
+    owner = tl.program_id(0) * UNITS + column // SLOTS
+    wanted = (owner < hidden) & (column % SLOTS < GATES)
+    row_of_u = ((column % SLOTS) * hidden + owner) * hidden
+    if RESIDENT:
+        # A part for each warp, so that none reads what another multiplies.
+        inner = tl.arange(0, PARTS)[:, None] * DEPTH + tl.arange(0, DEPTH)[None, :]
+        u = tl.load(
+            weight_hh + row_of_u[None, None, :] + inner[:, :, None],
+            mask=wanted[None, None, :] & (inner < hidden)[:, :, None],
+            other=0.0,
+        )
+    if BIAS:
+        b_0 = tl.load(bias_hh + units, mask=inside, other=0.0).to(TOTAL)[None, :]
+        if GATES > 1:
+            b_1 = tl.load(bias_hh + hidden + units, mask=inside, other=0.0).to(TOTAL)[None, :]
+            b_2 = tl.load(bias_hh + 2 * hidden + units, mask=inside, other=0.0).to(TOTAL)[None, :]
+        if GATES > 3:
+            b_3 = tl.load(bias_hh + 3 * hidden + units, mask=inside, other=0.0).to(TOTAL)[None, :]
+    if CELL == "rnn_modrelu":
+        threshold = tl.load(modrelu_bias + units, mask=inside, other=0.0).to(TOTAL)[None, :]
+    if GATES > 1 and CELL != "gru":
+        # Rows behind the last sequence hold nothing: c has as many as the first step.
+        begun = (sequences < tl.load(starts + 1))[:, None] & inside[None, :]
+        c_t = read(c, sequences, units, begun, hidden, TOTAL)
+
     for t in range(first, last):
         start = tl.load(starts + t)
         live = sequences < tl.load(starts + t + 1) - start
         rows = start + sequences
+        valid = live[:, None] & inside[None, :]
         previous = h_0 if t == 0 else output + tl.load(starts + t - 1) * hidden
-        for tile in range(TILES):
-            units = (tl.program_id(1) * TILES + tile) * UNITS + tl.arange(0, UNITS)
-            inside = units < hidden
-            valid = live[:, None] & inside[None, :]
-            u_0 = tl.zeros((ROWS, UNITS), TOTAL)
-            u_1 = tl.zeros((ROWS, UNITS), TOTAL)
-            u_2 = tl.zeros((ROWS, UNITS), TOTAL)
-            u_3 = tl.zeros((ROWS, UNITS), TOTAL)
+        # What no other program writes, before the others are waited for.
+        d_0 = read(d, rows, units, valid, width, TOTAL)
+        if GATES > 1:
+            d_1 = read(d, rows, hidden + units, valid, width, TOTAL)
+            d_2 = read(d, rows, 2 * hidden + units, valid, width, TOTAL)
+        if GATES > 3:
+            d_3 = read(d, rows, 3 * hidden + units, valid, width, TOTAL)
+
+        if WAIT:
+            wait_for(arrivals, group, t - first)
+        if RESIDENT:
+            h = tl.load(
+                previous + sequences[None, :, None] * hidden + inner[:, None, :],
+                mask=live[None, :, None] & (inner < hidden)[:, None, :],
+                other=0.0,
+            )
+            parts = tl.zeros((PARTS, ROWS, UNITS * SLOTS), TOTAL)
+            u_h = tl.sum(product(h, u, parts, PRECISION, WIDEN), 0)
+        else:
+            u_h = tl.zeros((ROWS, UNITS * SLOTS), TOTAL)
             for k in range(0, hidden, DEPTH):
                 depth = k + tl.arange(0, DEPTH)
-                h = _tile(previous, sequences, depth, live, depth < hidden, hidden)
-                u_0 = _add_product(u_0, h, weight_hh, 0, units, depth, hidden, PRECISION, WIDEN)
-                if GATES > 1:
-                    u_1 = _add_product(u_1, h, weight_hh, 1, units, depth, hidden, PRECISION, WIDEN)
-                    u_2 = _add_product(u_2, h, weight_hh, 2, units, depth, hidden, PRECISION, WIDEN)
-                if GATES > 3:
-                    u_3 = _add_product(u_3, h, weight_hh, 3, units, depth, hidden, PRECISION, WIDEN)
-            if BIAS:
-                u_0 += tl.load(bias_hh + units, mask=inside, other=0.0).to(TOTAL)[None, :]
-                if GATES > 1:
-                    u_1 += tl.load(bias_hh + hidden + units, mask=inside, other=0.0).to(TOTAL)[None, :]
-                    u_2 += tl.load(bias_hh + 2 * hidden + units, mask=inside, other=0.0).to(TOTAL)[None, :]
-                if GATES > 3:
-                    u_3 += tl.load(bias_hh + 3 * hidden + units, mask=inside, other=0.0).to(TOTAL)[None, :]
-
-            width = GATES * hidden
-            d_0 = _tile(d, rows, units, live, inside, width).to(TOTAL)
-            here = rows[:, None] * hidden + units[None, :]
+                h = tl.load(
+                    previous + sequences[:, None] * hidden + depth[None, :],
+                    mask=live[:, None] & (depth < hidden)[None, :],
+                    other=0.0,
+                )
+                u = tl.load(
+                    weight_hh + row_of_u[None, :] + depth[:, None],
+                    mask=wanted[None, :] & (depth < hidden)[:, None],
+                    other=0.0,
+                )
+                u_h = product(h, u, u_h, PRECISION, WIDEN)
+        if GATES == 1:
+            u_0 = u_h
+        else:
+            even, odd = tl.split(tl.reshape(u_h, (ROWS, UNITS, 2, 2)))
+            u_0, u_2 = tl.split(even)
+            u_1, u_3 = tl.split(odd)
+        if BIAS:
+            u_0 += b_0
             if GATES > 1:
-                d_1 = _tile(d, rows, hidden + units, live, inside, width).to(TOTAL)
-                d_2 = _tile(d, rows, 2 * hidden + units, live, inside, width).to(TOTAL)
-            if CELL == "gru":
-                r = tl.sigmoid(d_0 + u_0)
-                z = tl.sigmoid(d_1 + u_1)
-                n = tanh(d_2 + r * u_2)
-                h_t = n + z * (_tile(previous, sequences, units, live, inside, hidden).to(TOTAL) - n)
+                u_1 += b_1
+                u_2 += b_2
+            if GATES > 3:
+                u_3 += b_3
+
+        if CELL == "gru":
+            r = tl.sigmoid(d_0 + u_0)
+            z = tl.sigmoid(d_1 + u_1)
+            n = tanh(d_2 + r * u_2)
+            h_t = n + z * (read(previous, sequences, units, valid, hidden, TOTAL) - n)
+            if TRAIN:
+                _keep(gates, rows, units, valid, hidden, r, z, n, u_2, 4)
+        elif GATES > 1:
+            i = tl.sigmoid(d_0 + u_0)
+            if GATES > 3:
+                f = tl.sigmoid(d_1 + u_1)
+                g = tanh(d_2 + u_2)
+                o = tl.sigmoid(d_3 + u_3)
+                new_c = f * c_t + i * g
                 if TRAIN:
-                    _keep(gates, rows, units, valid, hidden, r, z, n, u_2, 4)
-            elif GATES > 1:
-                state = c + sequences[:, None] * hidden + units[None, :]
-                c_t = tl.load(state, mask=valid, other=0.0)
-                i = tl.sigmoid(d_0 + u_0)
-                if GATES > 3:
-                    f = tl.sigmoid(d_1 + u_1)
-                    g = tanh(d_2 + u_2)
-                    o = tl.sigmoid(_tile(d, rows, 3 * hidden + units, live, inside, width).to(TOTAL) + u_3)
-                    c_t = f * c_t + i * g
-                    if TRAIN:
-                        _keep(gates, rows, units, valid, hidden, i, f, g, o, 4)
-                else:
-                    g = tanh(d_1 + u_1)
-                    o = tl.sigmoid(d_2 + u_2)
-                    c_t = c_t + i * g
-                    if TRAIN:
-                        _keep(gates, rows, units, valid, hidden, i, g, o, o, 3)
-                tl.store(state, c_t, mask=valid)
-                if TRAIN:
-                    tl.store(cells + here, c_t, mask=valid)
-                h_t = o * tanh(c_t)
+                    _keep(gates, rows, units, valid, hidden, i, f, g, o, 4)
             else:
-                x = d_0 + u_0
-                if CELL == "rnn_tanh":
-                    h_t = tanh(x)
-                elif CELL == "rnn_relu":
-                    # Not a maximum, which would make a number of what is none.
-                    h_t = tl.where(x < 0, 0.0, x)
-                else:
-                    threshold = tl.load(modrelu_bias + units, mask=inside, other=0.0).to(TOTAL)[None, :]
-                    size = tl.abs(x) + threshold
-                    size = tl.where(size < 0, 0.0, size)
-                    h_t = tl.where(x > 0, size, tl.where(x < 0, -size, x * size))
-            tl.store(output + here, h_t.to(output.dtype.element_ty), mask=valid)
-        # The next step reads what other threads of this program have written.
-        tl.debug_barrier()
+                g = tanh(d_1 + u_1)
+                o = tl.sigmoid(d_2 + u_2)
+                new_c = c_t + i * g
+                if TRAIN:
+                    _keep(gates, rows, units, valid, hidden, i, g, o, o, 3)
+            if TRAIN:
+                write(cells, rows, units, valid, hidden, new_c)
+            h_t = o * tanh(new_c)
+            c_t = tl.where(valid, new_c, c_t)
+        else:
+            x = d_0 + u_0
+            if CELL == "rnn_tanh":
+                h_t = tanh(x)
+            elif CELL == "rnn_relu":
+                # Not a maximum, which would make a number of what is none.
+                h_t = tl.where(x < 0, 0.0, x)
+            else:
+                size = tl.abs(x) + threshold
+                size = tl.where(size < 0, 0.0, size)
+                h_t = tl.where(x > 0, size, tl.where(x < 0, -size, x * size))
+        write(output, rows, units, valid, hidden, h_t)
+        if WAIT:
+            arrive(arrivals, group)
 
-
-@triton.jit
-def _keep(
-    gates,
-    rows,
-    units,
-    valid,
-    hidden,
-    a,
-    b,
-    c,
-    e,
-    SLOTS: tl.constexpr,
-):
-    """Store three or four values of each unit for the backward pass."""
-    at = gates + rows[:, None] * (SLOTS * hidden) + units[None, :]
-    kind = gates.dtype.element_ty
-    tl.store(at, a.to(kind), mask=valid)
-    tl.store(at + hidden, b.to(kind), mask=valid)
-    tl.store(at + 2 * hidden, c.to(kind), mask=valid)
-    if SLOTS > 3:
-        tl.store(at + 3 * hidden, e.to(kind), mask=valid)
+    if GATES > 1 and CELL != "gru":
+        write(c, sequences, units, begun, hidden, c_t)

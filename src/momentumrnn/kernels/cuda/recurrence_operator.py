@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from momentumrnn.kernels.cuda.availability import check_device
+from momentumrnn.kernels.cuda.availability import check_device, interpreted
 from momentumrnn.kernels.cuda.launch import first_rows, on_device, precision, total_dtype, widens
-from momentumrnn.kernels.cuda.tiling import Tiling, tiling
+from momentumrnn.kernels.cuda.tiling import Tiling, device_of, tiling
 from momentumrnn.kernels.operators import LIBRARY
 from momentumrnn.kernels.problem import SAVED
 
@@ -38,7 +38,6 @@ class _Call:
     ) -> None:
         check_device(d)
         # Here and not above: without CUDA nobody has Triton.
-        import triton
         import triton.language as tl
 
         self.hidden = weight_hh.shape[1]
@@ -46,35 +45,54 @@ class _Call:
         self.batch = h_0.shape[0]
         self.steps = d.shape[0] if batch_sizes is None else batch_sizes.shape[0]
         self.starts = first_rows(self.steps, self.batch, batch_sizes, d.device)
-        way: Tiling = tiling(self.hidden, self.gates, d.element_size())
-        tiles = triton.cdiv(self.hidden, way.units)
-        self._grid = (triton.cdiv(self.batch, way.rows), 1 if way.persistent else tiles)
-        self._persistent = way.persistent
+        device = device_of(d.device.index)
+        way: Tiling = tiling(self.hidden, self.gates, d.element_size(), self.batch, device)
+        self._programs = way.programs(self.hidden)
+        self._launches = way.launches(self.hidden, self.batch, device)
+        # The interpreter runs one program after another: they could wait for ever.
+        self._waits = way.resident and not interpreted()
         self._like = d
         self._constants = {
             "CELL": cell,
             "GATES": self.gates,
             "ROWS": way.rows,
             "UNITS": way.units,
+            "PARTS": way.parts,
             "DEPTH": way.depth,
-            "TILES": tiles if way.persistent else 1,
+            "RESIDENT": way.resident,
+            "WAIT": self._waits,
             "TOTAL": tl.float64 if d.dtype is torch.float64 else tl.float32,
             "PRECISION": precision(d.dtype),
             "WIDEN": widens(d.dtype),
             "num_warps": way.warps,
+            # Loads made a step ahead would read what is not written yet.
+            "num_stages": 1 if way.resident else 3,
+            "launch_cooperative_grid": self._waits,
         }
 
     def run(self, kernel: Any, arrays: Sequence[Tensor | None], backwards: bool, **constants: Any) -> None:
         """Launch a kernel once for all steps, or once for each, in time's direction or against it."""
+        from momentumrnn.kernels.cuda.meeting import STRIDE
+
         spans = [(0, self.steps)]
-        if not self._persistent:
+        if not self._waits:
             order = range(self.steps)
             spans = [(t, t + 1) for t in (reversed(order) if backwards else order)]
+        arrivals = self.starts.new_zeros(self._launches[-1].stop * STRIDE.value, dtype=torch.int32)
         with on_device(self._like):
-            for first, last in spans:
-                kernel[self._grid](
-                    *arrays, self.starts, self.hidden, first, last, **self._constants, **constants
-                )
+            for groups in self._launches:
+                for first, last in spans:
+                    kernel[(self._programs, len(groups))](
+                        *arrays,
+                        self.starts,
+                        arrivals,
+                        self.hidden,
+                        groups.start,
+                        first,
+                        last,
+                        **self._constants,
+                        **constants,
+                    )
 
 
 def _results(cell: str, d: Tensor, weight_hh: Tensor, h_0: Tensor, train: bool) -> tuple[Tensor, ...]:

@@ -5,14 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any
 
-__all__ = ["Tiling", "forced", "stays_close", "tiling"]
+import torch
 
-# Bytes of U that one program reads at every step, from the second level of cache. NOT MEASURED: reckoned from
-# 64 bytes a clock, at which so many take as long as a kernel launch.
-_CLOSE_WEIGHTS = 256 << 10
+from momentumrnn.kernels.cuda.availability import interpreted
+
+__all__ = ["Device", "Tiling", "device_of", "forced", "stays_close", "tiling", "ways"]
+
+# NOT MEASURED: a processor's bytes a clock from the second level of cache and from shared memory, and its
+# products a clock in TF32; the clocks in which programs meet and see what the others have written, and those
+# that each one more takes; the clocks of a launch from Python.
+_FROM_CACHE, _FROM_SHARED_MEMORY, _PRODUCTS = 64, 128, 512
+_MEETING, _EACH, _LAUNCH = 3500, 20, 25_000
+# Numbers of a product for each warp: with more, Triton's compiler spills registers into memory.
+_SUMS = 256
 
 _forced: Tiling | None = None
+
+
+@dataclass(frozen=True)
+class Device:
+    """What of a GPU decides how to cut.
+
+    Attributes:
+        processors: streaming multiprocessors. As many programs can wait for one another.
+        shared_memory: bytes that one program can have of it.
+    """
+
+    processors: int
+    shared_memory: int
 
 
 @dataclass(frozen=True)
@@ -20,33 +44,116 @@ class Tiling:
     """A way to run a recurrence.
 
     Attributes:
-        persistent: whether one launch runs all steps, each program with some sequences and all units; or
-            there is a launch a step, each program with some sequences and some units.
+        resident: whether one launch runs all steps, each program with its rows of U in shared memory, and
+            those of the same sequences wait for one another at every step; or there is a launch a step, which
+            reads U again.
         rows: sequences a program has.
-        units: hidden units that it works out at a time.
-        depth: how much of a sum over units it multiplies at a time.
+        units: hidden units a program has.
+        parts: if resident, how many parts a sum over units is cut into, one for each warp.
+        depth: how much of a sum over units is multiplied at a time, by each warp if resident.
         warps: of 32 threads, a program.
     """
 
-    persistent: bool
+    resident: bool
     rows: int = 16
     units: int = 32
+    parts: int = 1
     depth: int = 32
     warps: int = 4
 
+    @property
+    def padded(self) -> int:
+        """How many units a resident program takes h for."""
+        return self.parts * self.depth
 
-def stays_close(hidden: int, gates: int, itemsize: int) -> bool:
-    """Whether U is small enough for every program to read all of it at every step."""
-    return gates * hidden * hidden * itemsize <= _CLOSE_WEIGHTS
+    def programs(self, hidden: int) -> int:
+        """Return how many programs share the units of the same sequences."""
+        return -(-hidden // self.units)
+
+    def launches(self, hidden: int, batch: int, device: Device) -> list[range]:
+        """Return the groups of sequences of each launch: all at once, unless more would wait than can run."""
+        groups = -(-batch // self.rows)
+        at_once = max(1, device.processors // self.programs(hidden)) if self.resident else groups
+        return [range(first, min(first + at_once, groups)) for first in range(0, groups, at_once)]
+
+    def shared_memory(self, gates: int, itemsize: int) -> int:
+        """Return the most bytes of shared memory that a resident program needs."""
+        columns = self.units * _slots(gates)
+        weights = self.padded * columns * itemsize
+        hidden_states = self.rows * self.padded * itemsize
+        sums = self.parts * self.rows * columns * max(4, itemsize)
+        # h is multiplied before the warps' sums are added up. The rest is for the compiler's own.
+        return weights + max(hidden_states, sums) + 2048
 
 
-def tiling(hidden: int, gates: int, itemsize: int) -> Tiling:
+def device_of(index: int | None) -> Device:
+    """Return what is known of a CUDA device, the present one for ``None``; of an H100 where there is none."""
+    if interpreted() or not torch.cuda.is_available():
+        return Device(132, 227 << 10)
+    properties: Any = torch.cuda.get_device_properties(
+        torch.cuda.current_device() if index is None else index
+    )
+    # AMD's have no such attribute.
+    shared = getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block)
+    return Device(properties.multi_processor_count, shared)
+
+
+@cache
+def stays_close(hidden: int, gates: int, itemsize: int, device: Device) -> bool:
+    """Whether U fits into the shared memory of a quarter of the GPU, beside what else is wanted there.
+
+    A whole one then runs four programs for each part of U, of 64 or 128 sequences, at once.
+    """
+    return any(
+        4 * way.programs(hidden) <= device.processors for way in _resident(hidden, gates, itemsize, device)
+    )
+
+
+def tiling(hidden: int, gates: int, itemsize: int, batch: int, device: Device) -> Tiling:
     """Choose how to run a recurrence of h units and G gates. NOT MEASURED: only speed hangs on it."""
-    if _forced is not None:
-        return _forced
+    return _forced or ways(hidden, gates, itemsize, batch, device)[0]
+
+
+@cache
+def ways(hidden: int, gates: int, itemsize: int, batch: int, device: Device) -> tuple[Tiling, ...]:
+    """Return every way to run it, the one reckoned fastest first."""
     # 16 is the least that a tensor core multiplies. float64 has half the registers.
-    units = 16 if hidden <= 16 or itemsize > 4 else 32
-    return Tiling(stays_close(hidden, gates, itemsize), 16, units, 16 if itemsize > 4 else 32)
+    a_launch_a_step = Tiling(False, 16, 16, 1, 16) if itemsize > 4 else Tiling(False)
+    found = [*_resident(hidden, gates, itemsize, device), a_launch_a_step]
+    return tuple(sorted(found, key=lambda way: _clocks(way, hidden, gates, itemsize, batch, device)))
+
+
+def _resident(hidden: int, gates: int, itemsize: int, device: Device) -> list[Tiling]:
+    """Return the ways to keep U in shared memory that the GPU has the room for."""
+    padded = max(16, 1 << (hidden - 1).bit_length())
+    found = []
+    for rows, units, warps in product((16, 32), (8, 16, 32, 64), (4, 8)):
+        parts = min(warps, padded // 16)
+        way = Tiling(True, rows, units, parts, padded // parts, warps)
+        if (
+            rows * units * _slots(gates) <= _SUMS * warps
+            and way.shared_memory(gates, itemsize) <= device.shared_memory
+            and way.programs(hidden) <= device.processors
+        ):
+            found.append(way)
+    return found
+
+
+def _slots(gates: int) -> int:
+    """Return how many columns of a product a unit takes, forwards."""
+    return 1 if gates == 1 else 4
+
+
+def _clocks(way: Tiling, hidden: int, gates: int, itemsize: int, batch: int, device: Device) -> float:
+    """Reckon the clocks that a step of all sequences takes, forwards."""
+    if not way.resident:
+        return _LAUNCH
+    columns = way.units * _slots(gates)
+    moved = way.rows * way.padded * itemsize / _FROM_CACHE
+    read = way.padded * columns * itemsize / _FROM_SHARED_MEMORY
+    multiplied = way.rows * way.padded * columns * itemsize / 4 / _PRODUCTS
+    meeting = _MEETING + _EACH * way.programs(hidden)
+    return len(way.launches(hidden, batch, device)) * (meeting + moved + max(read, multiplied))
 
 
 @contextmanager
