@@ -10,6 +10,7 @@ import torch
 import momentumrnn
 from momentumrnn.cli.benchmarking import memory_worker
 from momentumrnn.cli.benchmarking.contestants import BASELINES, CONTESTANTS, find_contestants
+from momentumrnn.cli.benchmarking.errors import BenchmarkError
 from momentumrnn.cli.benchmarking.measurement import ratio_with_quartiles
 from momentumrnn.cli.benchmarking.memory import UnmeasuredError, peak_memory
 from momentumrnn.cli.benchmarking.options import check_options
@@ -248,3 +249,34 @@ def test_memory_that_cannot_be_measured_says_why(monkeypatch):
     assert told(1, "", "Traceback\nRuntimeError: why\n") == "LSTM at 1x2x3x4: RuntimeError: why"
     assert "killed by signal 9, perhaps for want of memory" in told(-9, "", "")
     assert "this platform does not tell" in told(0, "null\n", "")
+
+
+def flash_loop(gates, weight_hh, bias_hh, function, backend, dtype):
+    """What the package flashrnn says it does: (B, T, 4, 1, h) to all and the last (h, c), (2, B, T, 1, h)."""
+    assert (function, backend, dtype) == ("lstm", "vanilla", "float32")
+    B, T, _, _, h = gates.shape
+    h_t, c_t, found = torch.zeros(B, h), torch.zeros(B, h), []
+    for t in range(T):
+        product = torch.einsum("bp,ghp->bgh", h_t, weight_hh[:, 0])
+        i, f, g, o = (gates[:, t, :, 0] + product + bias_hh[:, 0]).unbind(1)
+        c_t = f.sigmoid() * c_t + i.sigmoid() * g.tanh()
+        h_t = o.sigmoid() * c_t.tanh()
+        found.append(torch.stack([h_t, c_t]))
+    states = torch.stack(found, 2).unsqueeze(3)
+    return states, states[:, :, -1:]
+
+
+def test_flashrnn_is_given_the_lstm_of_torch(monkeypatch):
+    """Against the package itself where it is installed."""
+    if not CONTESTANTS["flashrnn"].installed:
+        monkeypatch.setitem(sys.modules, "flashrnn", SimpleNamespace(flashrnn=flash_loop))
+    layer, x = CONTESTANTS["flashrnn"].build(3, 4), torch.randn(5, 2, 3)
+    torch.testing.assert_close(layer(x)[0], layer.like(x)[0])
+
+
+def test_what_is_for_cuda_alone_is_refused_elsewhere_and_usual_there(monkeypatch):
+    with pytest.raises(BenchmarkError, match="flashrnn: expected --device cuda"):
+        check_options(models=("LSTM", "flashrnn"))
+    assert "flashrnn" not in [one.name for one in check_options().contestants]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert {"flashrnn", "MomentumDTRIV"} <= {one.name for one in check_options(device="cuda").contestants}

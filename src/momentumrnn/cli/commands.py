@@ -52,7 +52,8 @@ def bench(
 
     Args:
         shapes: Time steps, sequences, features and hidden units, such as 784x128x1x128,64x64x1x128.
-        models: Such as MomentumLSTM SRLSTM GRU reference-loop torchrecurrent; the usual ones where absent.
+        models: Such as MomentumLSTM SRLSTM GRU reference-loop torchrecurrent; on cuda also flashrnn; the
+            usual ones where absent.
         repeats: How many turns each takes; 11 where absent, 3 with --quick.
         quick: Small shapes, few turns and no memory, to see in seconds that it works.
         sweep: Measure along T, B and h instead.

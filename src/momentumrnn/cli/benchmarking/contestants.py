@@ -4,13 +4,13 @@ import importlib.util
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 import momentumrnn
 from momentumrnn.cli.benchmarking.errors import BenchmarkError
+from momentumrnn.cli.benchmarking.other_packages import FlashLSTM, peephole_lstm
 from momentumrnn.layers.base import RecurrentLayer
 from momentumrnn.nearest import did_you_mean
 
@@ -26,6 +26,7 @@ class Contestant:
         loop: Whether it is a Python loop over time, many times slower than the others.
         backend: The backend of ``momentumrnn.backend`` that it runs on.
         package: What must be installed for it.
+        cuda: Whether it is for CUDA alone.
         note: What a reader should know of it.
     """
 
@@ -35,6 +36,7 @@ class Contestant:
     loop: bool = False
     backend: str = "auto"
     package: str | None = None
+    cuda: bool = False
     note: str = ""
 
     @property
@@ -46,12 +48,6 @@ class Contestant:
 def _ours(name: str, baseline: str) -> Contestant:
     build: Callable[[int, int], nn.Module] = getattr(momentumrnn, name)
     return Contestant(name, baseline, build)
-
-
-def _peephole_lstm(features: int, hidden: int) -> nn.Module:
-    layers: Any = importlib.import_module("torchrecurrent")
-    layer: nn.Module = layers.PeepholeLSTM(features, hidden)
-    return layer
 
 
 def _momentum_dtriv(features: int, hidden: int) -> nn.Module:
@@ -80,11 +76,20 @@ CONTESTANTS = {
         Contestant(
             "torchrecurrent",
             "nn.LSTM",
-            _peephole_lstm,
+            peephole_lstm,
             loop=True,
             package="torchrecurrent",
             note="its PeepholeLSTM, a Python loop over time; of that package's cells it is the nearest to an "
             "LSTM, with three peepholes more.",
+        ),
+        Contestant(
+            "flashrnn",
+            "nn.LSTM",
+            FlashLSTM,
+            package="flashrnn",
+            cuda=True,
+            note="an LSTM by its backend cuda_fused, which it compiles at the first call; the product with "
+            "the input is torch's.",
         ),
         *(_ours(name, "nn.GRU") for name in ("GRU", "MomentumGRU")),
         *(_ours(name, "nn.RNN") for name in ("RNN", "MomentumRNN")),
@@ -101,6 +106,7 @@ DEFAULT = (
     "MomentumGRU",
     "MomentumRNN",
 )
+DEFAULT_ON_CUDA = (*DEFAULT, "flashrnn", "MomentumDTRIV")
 DEFAULT_IN_SWEEPS = ("LSTM", "MomentumLSTM", "AdamLSTM")
 
 

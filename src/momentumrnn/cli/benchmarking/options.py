@@ -104,9 +104,17 @@ def check_options(
         usual = sizes.QUICK if quick else sizes.DEFAULT_ON_CUDA if device == "cuda" else sizes.DEFAULT
         chosen = usual if shapes is None else parse_shapes(shapes)
     axes = sizes.QUICK_SWEEPS if quick else sizes.SWEEPS
-    usual_models = known.DEFAULT_IN_SWEEPS if sweep else known.DEFAULT
+    usual_models = (
+        known.DEFAULT_IN_SWEEPS if sweep else known.DEFAULT_ON_CUDA if device == "cuda" else known.DEFAULT
+    )
+    contestants = find_contestants(models or usual_models)
+    for contestant in contestants:
+        if contestant.cuda and device != "cuda":
+            raise BenchmarkError(
+                f"--models {contestant.name}: expected --device cuda, which it is for, got {device}"
+            )
     return Options(
-        contestants=tuple(find_contestants(models or usual_models)),
+        contestants=tuple(contestants),
         shapes=chosen,
         sweeps=axes if sweep else {},
         repeats=repeats or (QUICK_REPEATS if quick else REPEATS),
