@@ -26,6 +26,12 @@ def test_whatever_is_chosen_fits_and_covers_everything(gates, itemsize, device):
                 assert len(launches) == 1
 
 
+def test_without_tensor_cores_for_it_nothing_is_kept():
+    turing = Device(40, 64 << 10, (7, 5))
+    assert not stays_close(16, 1, 2, turing)
+    assert tiling(16, 1, 2, 16, turing) == Tiling(False)
+
+
 def test_what_does_not_fit_takes_a_launch_a_step():
     assert not stays_close(1150, 4, 4, H100)
     assert ways(1150, 4, 4, 128, H100) == (Tiling(False),)

@@ -33,3 +33,19 @@ def write(tensor, rows, columns, valid, width, value):
     """Store some rows and columns of a matrix of so many columns."""
     at = tensor + rows[:, None] * width + columns[None, :]
     tl.store(at, value.to(tensor.dtype.element_ty), mask=valid)
+
+
+@triton.jit
+def sum_of_parts(parts, ROWS: tl.constexpr, UNITS: tl.constexpr, PARTS: tl.constexpr):
+    """Return the sum over the first axis of (PARTS, ROWS, UNITS), a power of two long."""
+    total = tl.permute(parts, (1, 2, 0))
+    if PARTS > 4:
+        total, other = tl.split(tl.reshape(total, (ROWS, UNITS, 4, 2)))
+        total += other
+    if PARTS > 2:
+        total, other = tl.split(tl.reshape(total, (ROWS, UNITS, 2, 2)))
+        total += other
+    if PARTS > 1:
+        total, other = tl.split(tl.reshape(total, (ROWS, UNITS, 2)))
+        total += other
+    return tl.reshape(total, (ROWS, UNITS))

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from momentumrnn.kernels.cuda.meeting import arrive, wait_for
-from momentumrnn.kernels.cuda.pieces import product, read, tanh, write
+from momentumrnn.kernels.cuda.pieces import product, read, sum_of_parts, tanh, write
 
 __all__ = ["backward"]
 
@@ -172,7 +172,7 @@ def backward(
                 total = _add_kept(
                     total, grad_d, next_rows, 3 * hidden, width, u_3, inner, fed, hidden, PRECISION, WIDEN
                 )
-            grad += tl.sum(total, 0)
+            grad += sum_of_parts(total, ROWS, UNITS, PARTS)
         else:
             # A loop a gate: all gates in one loop would want four times the shared memory.
             for gate in tl.static_range(GATES):

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from momentumrnn.kernels.cuda.meeting import arrive, wait_for
-from momentumrnn.kernels.cuda.pieces import product, read, tanh, write
+from momentumrnn.kernels.cuda.pieces import product, read, sum_of_parts, tanh, write
 
 __all__ = ["forward"]
 
@@ -115,7 +115,8 @@ def forward(
                 other=0.0,
             )
             parts = tl.zeros((PARTS, ROWS, UNITS * SLOTS), TOTAL)
-            u_h = tl.sum(product(h, u, parts, PRECISION, WIDEN), 0)
+            parts = product(h, u, parts, PRECISION, WIDEN)
+            u_h = sum_of_parts(parts, ROWS, UNITS * SLOTS, PARTS)
         else:
             u_h = tl.zeros((ROWS, UNITS * SLOTS), TOTAL)
             for k in range(0, hidden, DEPTH):
@@ -150,8 +151,6 @@ def forward(
             z = tl.sigmoid(d_1 + u_1)
             n = tanh(d_2 + r * u_2)
             h_t = n + z * (read(previous, sequences, units, valid, hidden, TOTAL) - n)
-            if TRAIN:
-                _keep(gates, rows, units, valid, hidden, r, z, n, u_2, 4)
         elif GATES > 1:
             i = tl.sigmoid(d_0 + u_0)
             if GATES > 3:
@@ -159,16 +158,10 @@ def forward(
                 g = tanh(d_2 + u_2)
                 o = tl.sigmoid(d_3 + u_3)
                 new_c = f * c_t + i * g
-                if TRAIN:
-                    _keep(gates, rows, units, valid, hidden, i, f, g, o, 4)
             else:
                 g = tanh(d_1 + u_1)
                 o = tl.sigmoid(d_2 + u_2)
                 new_c = c_t + i * g
-                if TRAIN:
-                    _keep(gates, rows, units, valid, hidden, i, g, o, o, 3)
-            if TRAIN:
-                write(cells, rows, units, valid, hidden, new_c)
             h_t = o * tanh(new_c)
             c_t = tl.where(valid, new_c, c_t)
         else:
@@ -185,6 +178,16 @@ def forward(
         write(output, rows, units, valid, hidden, h_t)
         if WAIT:
             arrive(arrivals, group)
+        # What the backward pass alone will read, when the others need not wait for it any more.
+        if TRAIN:
+            if CELL == "gru":
+                _keep(gates, rows, units, valid, hidden, r, z, n, u_2, 4)
+            elif GATES > 3:
+                _keep(gates, rows, units, valid, hidden, i, f, g, o, 4)
+            elif GATES > 1:
+                _keep(gates, rows, units, valid, hidden, i, g, o, o, 3)
+            if GATES > 1 and CELL != "gru":
+                write(cells, rows, units, valid, hidden, new_c)
 
     if GATES > 1 and CELL != "gru":
         write(c, sequences, units, begun, hidden, c_t)

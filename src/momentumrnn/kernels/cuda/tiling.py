@@ -33,10 +33,12 @@ class Device:
     Attributes:
         processors: streaming multiprocessors. As many programs can wait for one another.
         shared_memory: bytes that one program can have of it.
+        capability: the compute capability, (0, 0) where it is none of NVIDIA's.
     """
 
     processors: int
     shared_memory: int
+    capability: tuple[int, int] = (9, 0)
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,15 @@ def device_of(index: int | None) -> Device:
     """Return what is known of a CUDA device, the present one for ``None``; of an H100 where there is none."""
     if interpreted() or not torch.cuda.is_available():
         return Device(132, 227 << 10)
-    properties: Any = torch.cuda.get_device_properties(
-        torch.cuda.current_device() if index is None else index
+    index = torch.cuda.current_device() if index is None else index
+    properties: Any = torch.cuda.get_device_properties(index)
+    if torch.version.hip:
+        return Device(properties.multi_processor_count, properties.shared_memory_per_block, (0, 0))
+    return Device(
+        properties.multi_processor_count,
+        properties.shared_memory_per_block_optin,
+        torch.cuda.get_device_capability(index),
     )
-    # AMD's have no such attribute.
-    shared = getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block)
-    return Device(properties.multi_processor_count, shared)
 
 
 @cache
@@ -125,6 +130,9 @@ def ways(hidden: int, gates: int, itemsize: int, batch: int, device: Device) -> 
 
 def _resident(hidden: int, gates: int, itemsize: int, device: Device) -> list[Tiling]:
     """Return the ways to keep U in shared memory that the GPU has the room for."""
+    if device.capability < (8, 0):
+        # Triton multiplies there by no tensor core, and makes float16 float32 in shared memory before.
+        return []
     padded = max(16, 1 << (hidden - 1).bit_length())
     found = []
     for rows, units, warps in product((16, 32), (8, 16, 32, 64), (4, 8)):
