@@ -326,7 +326,7 @@ def test_an_adaptive_rule_is_the_oracle_with_all_gradients(name, sizes, learnabl
 @pytest.mark.parametrize("interval", [1, 5, 12, 50])
 def test_how_often_states_are_kept_changes_no_result(interval, features, monkeypatch):
     """The kernel goes through a few steps at once, and backward from one kept state to the next."""
-    monkeypatch.setattr(adaptive_operator, "_INTERVAL", interval)
+    monkeypatch.setattr(adaptive_operator, "INTERVAL", interval)
     form, x, weight, bias, state = drawn_problem("adam", (29, 3, features, 19), True)
     inputs = (x, weight, bias, drawn_rule("adam", True, 19), state, form)
     expected = adaptive_and_gradients(adaptive_loop, torch.float64, *inputs)

@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from cases import CELLS, RULES, flat, make_layer
 from momentumrnn import backend, explain
 from momentumrnn.errors import BackendError
-from momentumrnn.kernels import choose, fused, reasons
-from momentumrnn.kernels.cuda import availability
+from momentumrnn.kernels import choose, fused, observed, reasons
+from momentumrnn.kernels.cuda import availability, recurrence_operator
 from momentumrnn.kernels.cuda import backend as triton_backend
 from momentumrnn.kernels.cuda.launch import precision
 from momentumrnn.kernels.problem import Problem
@@ -205,6 +205,67 @@ def test_the_choice_for_cuda_is_what_runs(as_if_on_cuda, monkeypatch):
         x = torch.randn(2, 1, 3, dtype=torch.float64, requires_grad=True)
         assert_as_the_reference(layer, x, "auto")
         assert calls == expected
+
+
+@interpreted
+@pytest.mark.parametrize(("cell", "in_place"), [("lstm", True), ("lstm_original", True), ("gru", False)])
+def test_gates_take_the_place_of_gate_inputs_and_gradients_that_of_gates(cell, in_place, monkeypatch):
+    places = []
+
+    def watch(name, given, found):
+        run = getattr(recurrence_operator, name)
+
+        def watched(*args):
+            results = run(*args)
+            places.append((name, args[given].data_ptr() == results[found].data_ptr()))
+            return results
+
+        monkeypatch.setattr(recurrence_operator, name, watched)
+
+    # d and the gates; the gates and d's gradient.
+    watch("forward_over_d", 1, 3)
+    watch("backward_over_gates", 9, 0)
+    layer, x = make_layer(cell, "adam"), torch.randn(3, 2, 3, dtype=torch.float64)
+    with backend("triton"):
+        results_of(layer, x)
+    assert places == [("forward_over_d", in_place), ("backward_over_gates", in_place)]
+
+
+@interpreted
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_modrelu"])
+def test_a_graph_that_is_kept_misses_nothing_that_was_overwritten(cell):
+    layer = make_layer(cell, "adam")
+    x = torch.randn(3, 2, 3, dtype=torch.float64, requires_grad=True)
+    leaves = [*layer.parameters(), x]
+    found = []
+    for name in ("triton", "reference"):
+        with backend(name):
+            total = layer(x)[0].square().sum()
+            slopes = [grad(total, leaves, retain_graph=True) for _ in range(2)]
+            first = grad(total, leaves, create_graph=True)
+            second = grad(sum(slope.square().sum() for slope in first), leaves, retain_graph=True)
+            found.append([*slopes, first, second, grad(total, leaves)])
+    assert_close(*found)
+    once, again, _, _, last = found[0]
+    assert all(
+        torch.equal(one, other) for rest in (again, last) for one, other in zip(once, rest, strict=True)
+    )
+
+
+@interpreted
+def test_who_looks_on_finds_the_gate_inputs_as_they_were():
+    layer, x = make_layer("lstm", "adam"), torch.randn(3, 2, 3, dtype=torch.float64)
+    before, after = [], []
+
+    def observer(run, recurrence, args):
+        before.append(args[0].features.detach().clone())
+        results = run(*args)
+        after.append(args[0].features)
+        return results
+
+    with backend("triton"), observed(observer):
+        layer(x)
+    assert_close(after, before)
 
 
 @interpreted

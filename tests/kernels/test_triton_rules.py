@@ -25,33 +25,37 @@ TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 5e-3, to
 OPERATOR = torch.ops.momentumrnn.triton_adaptive_rule
 
 
-def inputs_of(form, stateful=True, batch=3, channels=5, dtype=torch.float64):
-    """The drive, the coefficients and the state before, in float64, holding what ``dtype`` can."""
+def inputs_of(form, stateful=True, batch=3, channels=5, dtype=torch.float64, features=2):
+    """The rule's inputs but for ε and the sizes, in float64, holding what ``dtype`` can."""
     steps, sizes = FORMS[form]
     rows = (steps, batch) if sizes is None else (int(sizes.sum()),)
     wide = torch.promote_types(dtype, torch.float32)
-    drive = torch.randn(*rows, channels).to(dtype)
+    x, weight, bias = (
+        torch.randn(*size).to(dtype) for size in ((*rows, features), (channels, features), (channels,))
+    )
     coefficients = torch.rand(4, channels, dtype=wide)
     state = [torch.randn(batch, channels, dtype=wide), torch.rand(batch, channels, dtype=wide)]
-    tensors = [drive, coefficients, *(state if stateful else [None, None])]
+    tensors = [x, weight, bias, coefficients, *(state if stateful else [None, None])]
     return [None if t is None else t.double().requires_grad_() for t in tensors]
 
 
-def by_triton(inputs, form, eps=0.05, dtype=torch.float64):
+def arguments_of(tensors, form, eps=0.05):
+    x, weight, bias, coefficients, v_0, m_0 = tensors
+    return x, weight, bias, coefficients, eps, v_0, m_0, FORMS[form][1]
+
+
+def by_triton(inputs, form, dtype=torch.float64):
     wide = torch.promote_types(dtype, torch.float32)
-    types = [dtype, wide, wide, wide]
-    drive, coefficients, v_0, m_0 = (
-        None if t is None else t.to(DEVICE, kind) for t, kind in zip(inputs, types, strict=True)
-    )
-    sizes = FORMS[form][1]
-    batch = int(sizes[0]) if sizes is not None else drive.shape[1]
-    d, v_n, m_n, _ = OPERATOR(drive, coefficients, eps, v_0, m_0, sizes, batch, True)
+    types = [dtype] * 3 + [wide] * 3
+    moved = [None if t is None else t.to(DEVICE, kind) for t, kind in zip(inputs, types, strict=True)]
+    d, v_n, m_n, *_ = OPERATOR(*arguments_of(moved, form), True)
     assert v_n.dtype is m_n.dtype is wide
     return [t.cpu().double() for t in (d, v_n, m_n)]
 
 
 def in_torch(inputs, form, eps=0.05):
-    drive, coefficients, v_0, m_0 = inputs
+    x, weight, bias, coefficients, v_0, m_0 = inputs
+    drive = torch.nn.functional.linear(x, weight, bias)
     return scanned(drive, coefficients, eps, v_0, m_0, FORMS[form][1])
 
 
@@ -83,6 +87,22 @@ def test_other_numbers_are_scanned_in_float32(dtype):
     assert_same(got, with_gradients(in_torch(inputs, "dense"), inputs), dtype)
 
 
+def test_of_many_features_the_drive_is_kept_and_of_few_made_again():
+    for features, kept in ((64, 0), (65, 4 * 3 * 5)):
+        inputs = inputs_of("dense", features=features)
+        got = with_gradients(by_triton(inputs, "dense"), inputs)
+        assert_same(got, with_gradients(in_torch(inputs, "dense"), inputs))
+        moved = [t.detach().to(DEVICE) for t in inputs]
+        assert OPERATOR(*arguments_of(moved, "dense"), True)[4].numel() == kept
+
+
+def test_a_backward_pass_can_be_run_again():
+    inputs = [t.detach().to(DEVICE).requires_grad_() for t in inputs_of("dense", features=65)]
+    d, *_ = OPERATOR(*arguments_of(inputs, "dense"), True)
+    first, second = (grad(d.square().sum(), inputs, retain_graph=True) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
 def test_more_channels_than_a_program_takes():
     inputs = inputs_of("one step", batch=2, channels=70)
     got = with_gradients(by_triton(inputs, "one step"), inputs)
@@ -91,10 +111,10 @@ def test_more_channels_than_a_program_takes():
 
 def test_a_drive_of_zeros_has_a_finite_gradient_in_float32():
     """At m = 0 the scale is 1 / ε = 1e8, and its cube all but leaves float32."""
-    drive = torch.zeros(3, 2, 4, device=DEVICE, requires_grad=True)
+    x = torch.zeros(3, 2, 4, device=DEVICE, requires_grad=True)
     coefficients = torch.full((4, 4), 0.5, device=DEVICE)
-    d, *_ = OPERATOR(drive, coefficients, 1e-8, None, None, None, 2, True)
-    (slope,) = grad(d.sum(), drive)
+    d, *_ = OPERATOR(x, torch.eye(4, device=DEVICE), None, coefficients, 1e-8, None, None, None, True)
+    (slope,) = grad(d.sum(), x)
     assert torch.equal(d, torch.zeros_like(d))
     assert torch.isfinite(slope).all()
     assert (slope > 0).all()
@@ -112,7 +132,7 @@ def test_a_rule_over_its_drive_is_the_rule(name, learnable):
     leaves = [x, weight, bias, *rule.parameters()]
     results = []
     for run in (adaptive_rule, by_rule):
-        d, new = run(x, weight, bias, rule, state, None)
+        d, new, *_ = run(x, weight, bias, rule, state, None)
         assert type(new) is type(state)
         total = d.square().sum() + sum(t.square().sum() for t in new)
         results.append([d, *new, *grad(total, leaves)])
@@ -131,24 +151,26 @@ def test_coefficients_stand_in_the_kernel_s_order():
 
 
 def test_what_was_said_about_gradients_changes_nothing():
-    drive, coefficients, *state = (t.detach().to(DEVICE) for t in inputs_of("dense"))
-    results = [OPERATOR(drive, coefficients, 0.05, *state, None, 3, train) for train in (True, False)]
+    arguments = arguments_of([t.detach().to(DEVICE) for t in inputs_of("dense")], "dense")
+    results = [OPERATOR(*arguments, train) for train in (True, False)]
     assert all(torch.equal(one, other) for one, other in zip(*(r[:3] for r in results), strict=True))
     assert results[1][3].numel() == 0
     backward = torch.ops.momentumrnn.triton_adaptive_rule_backward
     first, second = (
-        backward(drive, coefficients, 0.05, *state, None, 3, r[3], torch.ones_like(drive), None, None)
-        for r in results
+        backward(*arguments, *r[3:], torch.ones_like(r[0]), None, None, [True] * 6) for r in results
     )
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
 def test_a_second_derivative_is_torch_s():
-    inputs = inputs_of("dense", batch=2, channels=2)
+    rule = make_rule("adam").bind(2, DEVICE, torch.float64)
+    leaves = [torch.randn(size, dtype=torch.float64, device=DEVICE) for size in ((4, 2, 3), (2, 3), (2,))]
+    leaves = [t.requires_grad_() for t in leaves]
     slopes = []
-    for d, *_ in (by_triton(inputs, "dense"), in_torch(inputs, "dense")):
-        first = grad(d.square().sum(), inputs, create_graph=True)
-        slopes.append(grad(sum(each.square().sum() for each in first), inputs))
+    for run in (adaptive_rule, by_rule):
+        d = run(*leaves, rule, None, None)[0]
+        first = grad(d.square().sum(), leaves, create_graph=True)
+        slopes.append(grad(sum(each.square().sum() for each in first), leaves))
     assert_same(*slopes)
 
 
@@ -156,21 +178,22 @@ def test_a_second_derivative_is_torch_s():
 def test_adaptive_rules_are_well_formed_operators(packed):
     form = "packed" if packed else "one step"
     tensors = [t.detach().to(DEVICE).requires_grad_() for t in inputs_of(form, channels=2)]
-    drive, coefficients, v_0, m_0 = tensors
-    arguments = (drive, coefficients, 0.05, v_0, m_0, FORMS[form][1], 3)
+    arguments = arguments_of(tensors, form)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(OPERATOR.default, (*arguments, True), test_utils=tests)
-    d, v_n, m_n, saved = (t.detach() for t in OPERATOR(*arguments, True))
+    d, v_n, m_n, saved, product = (t.detach() for t in OPERATOR(*arguments, True))
     plain = tuple(t.detach() if isinstance(t, torch.Tensor) else t for t in arguments)
     backward = torch.ops.momentumrnn.triton_adaptive_rule_backward.default
-    torch.library.opcheck(backward, (*plain, saved, d, v_n, m_n), test_utils=tests)
+    wanted = [True, True, False, True, True, False]
+    torch.library.opcheck(backward, (*plain, saved, product, d, v_n, m_n, wanted), test_utils=tests)
 
 
 def test_nobody_s_sequences_are_scanned_to_nothing():
-    drive = torch.zeros(3, 0, 4, device=DEVICE, requires_grad=True)
-    coefficients = torch.rand(4, 4, device=DEVICE, requires_grad=True)
-    d, v_n, m_n, _ = OPERATOR(drive, coefficients, 0.05, None, None, None, 0, True)
+    x = torch.zeros(3, 0, 2, device=DEVICE, requires_grad=True)
+    weight, coefficients = torch.rand(4, 2, device=DEVICE), torch.rand(4, 4, device=DEVICE)
+    leaves = [x, weight.requires_grad_(), coefficients.requires_grad_()]
+    d, v_n, m_n, *_ = OPERATOR(x, weight, None, coefficients, 0.05, None, None, None, True)
     assert d.shape == (3, 0, 4)
     assert v_n.shape == m_n.shape == (0, 4)
-    slopes = grad(d.sum() + v_n.sum() + m_n.sum(), (drive, coefficients))
+    slopes = grad(d.sum() + v_n.sum() + m_n.sum(), leaves)
     assert all(torch.equal(slope, torch.zeros_like(slope)) for slope in slopes)

@@ -1,8 +1,8 @@
-"""Adam and RMSProp in C++ as a layer calls them: differentiable, whoever asks."""
+"""Adam and RMSProp in C++ or Triton as a layer calls them: differentiable, whoever asks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -29,50 +29,93 @@ from momentumrnn.rules import Adam, RMSProp, RuleState
 from momentumrnn.rules.base import last_step
 from momentumrnn.rules.scan import linear_scan
 
-__all__ = ["adaptive_rule", "coefficients_of", "once_more", "scanned"]
+__all__ = ["AdaptiveRule", "adaptive_rule", "coefficients_of", "scanned"]
 
 
-def adaptive_rule(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    rule: Adam | RMSProp,
-    state: RuleState,
-    packed: PackedRows | None,
-) -> tuple[Tensor, RuleState, RuleInputs]:
-    """Apply the rule to the drive a = x weightᵀ + bias of a whole sequence, (15).
+class AdaptiveRule:
+    """Adam and RMSProp by one device's operator: differentiable, whoever asks.
 
     Args:
-        x: (T, B, d), or the rows (N, d) of a packed batch.
-        weight: (C, d).
-        bias: (C,) or ``None``.
-        rule: the rule, bound to C channels.
-        state: the rule's state, batch first, or ``None``.
-        packed: the packed batch's places.
-
-    Returns:
-        d, (T, B, C) or (N, C); the state after each sequence's own last step; and what d was made of.
+        operator: its name in torch's registry, that of the backward pass with ``_backward`` behind it.
+        forward: what it computes, on a ``RuleInputs`` and whether anybody will ask for gradients.
+        backward: its backward pass.
     """
-    dtype = weight.dtype
-    coefficients = coefficients_of(rule, weight.shape[0], dtype, weight.device)
-    v_0 = m_0 = None
-    if state is not None:
-        m_0 = state.second_moment.to(dtype)
-        v_0 = state.velocity.to(dtype) if isinstance(rule, Adam) else None
-    sizes = None if packed is None else packed.batch_sizes
-    inputs = RuleInputs(x.to(dtype), weight, bias, coefficients, rule.eps, v_0, m_0, sizes)
-    train = wants_gradient(inputs.differentiable)
-    run: Any = torch.ops.momentumrnn.adaptive_rule
-    if not in_graph(*inputs.differentiable):
-        run = _adaptive_rule if train else adaptive_operator.forward
-    d, v_n, m_n, *_ = run(*inputs, train)
-    return d, rule.state_type(v_n, m_n) if isinstance(rule, Adam) else rule.state_type(m_n), inputs
 
+    def __init__(
+        self, operator: str, forward: Callable[..., Any], backward: Callable[..., list[Tensor]]
+    ) -> None:
+        self._operator = operator
+        self._forward, self._through = forward, backward
+        self._apply = without_operator("_AdaptiveRule", forward, _setup, self._backward)
+        self._differentiable_backward = _differentiable(backward)
+        name = f"{LIBRARY.ns}::{operator}"
+        torch.library.register_autograd(name, self._backward, setup_context=_setup, lib=LIBRARY)
+        torch.library.register_autograd(f"{name}_backward", refuse_second_derivative, lib=LIBRARY)
 
-def once_more(inputs: RuleInputs) -> Tensor:
-    """Make d of its inputs again, differentiable if they are."""
-    d: Tensor = _adaptive_rule(*inputs, True)[0]
-    return d
+    def __call__(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        rule: Adam | RMSProp,
+        state: RuleState,
+        packed: PackedRows | None,
+    ) -> tuple[Tensor, RuleState, RuleInputs]:
+        """Apply the rule to the drive a = x weightᵀ + bias of a whole sequence, (15).
+
+        v and m are in float32 at least, and so is the new state, whatever the drive is in.
+
+        Args:
+            x: (T, B, d), or the rows (N, d) of a packed batch.
+            weight: (C, d).
+            bias: (C,) or ``None``.
+            rule: the rule, bound to C channels.
+            state: the rule's state, batch first, or ``None``.
+            packed: the packed batch's places.
+
+        Returns:
+            d, (T, B, C) or (N, C); the state after each sequence's own last step; and what d was made of.
+        """
+        dtype = weight.dtype
+        wide = torch.promote_types(dtype, torch.float32)
+        coefficients = coefficients_of(rule, weight.shape[0], wide, weight.device)
+        v_0 = m_0 = None
+        if state is not None:
+            m_0 = state.second_moment.to(wide)
+            v_0 = state.velocity.to(wide) if isinstance(rule, Adam) else None
+        sizes = None if packed is None else packed.batch_sizes
+        inputs = RuleInputs(x.to(dtype), weight, bias, coefficients, rule.eps, v_0, m_0, sizes)
+        train = wants_gradient(inputs.differentiable)
+        run: Any = self._apply if train else self._forward
+        if in_graph(*inputs.differentiable):
+            run = getattr(torch.ops.momentumrnn, self._operator)
+        d, v_n, m_n, *_ = run(*inputs, train)
+        return d, rule.state_type(v_n, m_n) if isinstance(rule, Adam) else rule.state_type(m_n), inputs
+
+    def once_more(self, inputs: RuleInputs) -> Tensor:
+        """Make d of its inputs again, differentiable if they are."""
+        d: Tensor = self._apply(*inputs, True)[0]
+        return d
+
+    def _backward(self, ctx: Any, grad: Tensor | None, grad_v_n: Any, grad_m_n: Any, *_: Any) -> Any:
+        x, weight, bias, coefficients, v_0, m_0, batch_sizes, saved, product = ctx.saved_tensors
+        inputs = RuleInputs(x, weight, bias, coefficients, ctx.eps, v_0, m_0, batch_sizes)
+        if grad is None:
+            grad = x.new_zeros(inputs.output_shape)
+        needs = ctx.needs_input_grad
+        wanted = [*needs[:4], needs[5], needs[6]]
+        incoming = (grad, grad_v_n, grad_m_n)
+        through: Any = self._through
+        if in_graph(*incoming):
+            through = getattr(torch.ops.momentumrnn, f"{self._operator}_backward")
+        elif holds_many(*incoming):
+            given = _gradients_in_torch(inputs, incoming, wanted)
+            return (*given[:4], None, *given[4:], None, None)
+        elif may_be_asked_again():
+            through = self._differentiable_backward
+        grads = through(*inputs, saved, product, *incoming, wanted)
+        given = [each if want else None for each, want in zip(grads, wanted, strict=True)]
+        return (*given[:4], None, *given[4:], None, None)
 
 
 def coefficients_of(rule: Adam | RMSProp, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -104,27 +147,6 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor | None, grad_v_n: Any, grad_m_n: Any, *_: Any) -> Any:
-    x, weight, bias, coefficients, v_0, m_0, batch_sizes, saved, product = ctx.saved_tensors
-    inputs = RuleInputs(x, weight, bias, coefficients, ctx.eps, v_0, m_0, batch_sizes)
-    if grad is None:
-        grad = x.new_zeros(inputs.output_shape)
-    needs = ctx.needs_input_grad
-    wanted = [*needs[:4], needs[5], needs[6]]
-    incoming = (grad, grad_v_n, grad_m_n)
-    through: Any = adaptive_operator.backward
-    if in_graph(*incoming):
-        through = torch.ops.momentumrnn.adaptive_rule_backward
-    elif holds_many(*incoming):
-        given = _gradients_in_torch(inputs, incoming, wanted)
-        return (*given[:4], None, *given[4:], None, None)
-    elif may_be_asked_again():
-        through = _AdaptiveRuleBackward.apply
-    grads = through(*inputs, saved, product, *incoming, wanted)
-    given = [each if want else None for each, want in zip(grads, wanted, strict=True)]
-    return (*given[:4], None, *given[4:], None, None)
-
-
 def _gradients_in_torch(
     inputs: RuleInputs, incoming: Sequence[Tensor | None], wanted: Sequence[bool]
 ) -> list[Tensor | None]:
@@ -134,7 +156,8 @@ def _gradients_in_torch(
     def run(
         x: Any, weight: Any, bias: Any, coefficients: Any, v_0: Any, m_0: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return scanned(F.linear(x, weight, bias), coefficients, eps, v_0, m_0, batch_sizes)
+        d, v_n, m_n = scanned(F.linear(x, weight, bias), coefficients, eps, v_0, m_0, batch_sizes)
+        return d.to(x.dtype), v_n, m_n
 
     return gradients_again(run, inputs.differentiable, incoming, wanted)
 
@@ -163,38 +186,36 @@ def scanned(
     return (d if packed is None else packed.pack(d)), *last
 
 
-_adaptive_rule = without_operator("_AdaptiveRule", adaptive_operator.forward, _setup, _backward)
+def _differentiable(backward: Callable[..., list[Tensor]]) -> Callable[..., Any]:
+    """Give a backward pass its own derivative, that of torch's operators, for where it may be asked for."""
+
+    class AdaptiveRuleBackward(torch.autograd.Function):
+        @staticmethod
+        def forward(*inputs: Any) -> tuple[Tensor, ...]:
+            return tuple(backward(*inputs))
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+            *tensors, ctx.eps, v_0, m_0, batch_sizes, _, _, grad, grad_v_n, grad_m_n, ctx.wanted = inputs
+            ctx.save_for_backward(*tensors, v_0, m_0, batch_sizes, grad, grad_v_n, grad_m_n)
+            ctx.set_materialize_grads(False)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor | None) -> Any:
+            *tensors, batch_sizes, grad, grad_v_n, grad_m_n = ctx.saved_tensors
+
+            def first(*given: Any) -> list[Tensor | None]:
+                inputs = RuleInputs._make((*given[:4], ctx.eps, *given[4:6], batch_sizes))
+                return _gradients_in_torch(inputs, given[6:], ctx.wanted)
+
+            needs = ctx.needs_input_grad
+            given = (*tensors, grad, grad_v_n, grad_m_n)
+            found = gradients_again(first, given, grads, (*needs[:4], *needs[5:7], *needs[10:13]))
+            # Nothing for what the forward pass left: it hangs on the inputs, by which it was computed again.
+            return (*found[:4], None, *found[4:6], None, None, None, *found[6:], None)
+
+    one_by_one(AdaptiveRuleBackward)
+    return AdaptiveRuleBackward.apply
 
 
-class _AdaptiveRuleBackward(torch.autograd.Function):
-    """The backward pass where its own derivative may be asked for, which is the reference's."""
-
-    @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        return tuple(adaptive_operator.backward(*inputs))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *tensors, ctx.eps, v_0, m_0, batch_sizes, _, _, grad, grad_v_n, grad_m_n, ctx.wanted = inputs
-        ctx.save_for_backward(*tensors, v_0, m_0, batch_sizes, grad, grad_v_n, grad_m_n)
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        *tensors, batch_sizes, grad, grad_v_n, grad_m_n = ctx.saved_tensors
-
-        def first(*given: Any) -> list[Tensor | None]:
-            inputs = RuleInputs._make((*given[:4], ctx.eps, *given[4:6], batch_sizes))
-            return _gradients_in_torch(inputs, given[6:], ctx.wanted)
-
-        needs = ctx.needs_input_grad
-        given = (*tensors, grad, grad_v_n, grad_m_n)
-        found = gradients_again(first, given, grads, (*needs[:4], *needs[5:7], *needs[10:13]))
-        # Nothing for what the forward pass left: it hangs on the inputs, by which it was computed again.
-        return (*found[:4], None, *found[4:6], None, None, None, *found[6:], None)
-
-
-one_by_one(_AdaptiveRuleBackward)
-
-torch.library.register_autograd("momentumrnn::adaptive_rule", _backward, setup_context=_setup, lib=LIBRARY)
-torch.library.register_autograd("momentumrnn::adaptive_rule_backward", refuse_second_derivative, lib=LIBRARY)
+adaptive_rule = AdaptiveRule("adaptive_rule", adaptive_operator.forward, adaptive_operator.backward)

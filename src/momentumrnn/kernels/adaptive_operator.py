@@ -18,10 +18,19 @@ from momentumrnn.kernels.operators import (
     without_data,
 )
 
-__all__ = ["RuleInputs", "backward", "forward"]
+__all__ = [
+    "INTERVAL",
+    "RuleInputs",
+    "backward",
+    "define",
+    "forward",
+    "gradients",
+    "product_shape",
+    "saved_shape",
+]
 
 # Steps from one kept state to the next: the states take 2 / 32 of the memory of what they belong to.
-_INTERVAL = 32
+INTERVAL = 32
 # Of so few features the drive is made inside the scan: written and read as a whole it would take longer.
 # For fewer channels than these it would not.
 _FEW_FEATURES = 64
@@ -77,11 +86,6 @@ _INPUTS = (
     "Tensor x, Tensor weight, Tensor? bias, Tensor coefficients, float eps, Tensor? v_0, Tensor? m_0, "
     "Tensor? batch_sizes"
 )
-LIBRARY.define(f"adaptive_rule({_INPUTS}, bool train) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
-LIBRARY.define(
-    f"adaptive_rule_backward({_INPUTS}, Tensor saved, Tensor product, Tensor grad_output, Tensor? grad_v_n, "
-    "Tensor? grad_m_n, bool[] wanted) -> Tensor[]"
-)
 
 
 def _multiply(inputs: RuleInputs, product: Tensor) -> None:
@@ -89,7 +93,7 @@ def _multiply(inputs: RuleInputs, product: Tensor) -> None:
     torch.mm(inputs.x.flatten(0, -2), inputs.weight.t(), out=product.view(-1, product.shape[-1]))
 
 
-def _product_shape(inputs: RuleInputs, train: bool) -> tuple[int, ...]:
+def product_shape(inputs: RuleInputs, train: bool) -> tuple[int, ...]:
     """Return the shape of what is kept of x Wᵀ: of many features all, which take long to multiply again."""
     return inputs.output_shape if train and inputs.x.shape[-1] > _FEW_FEATURES else (0,)
 
@@ -129,7 +133,7 @@ def _run(kernel: str, inputs: RuleInputs, product: Tensor | None, **arrays: Tens
         "batch": batch,
         "channels": channels,
         "features": x.shape[-1],
-        "interval": _INTERVAL,
+        "interval": INTERVAL,
         "eps": eps,
         **addresses(dict(zip(names, kept, strict=False))),
         **addresses(arrays),
@@ -142,11 +146,11 @@ def _run(kernel: str, inputs: RuleInputs, product: Tensor | None, **arrays: Tens
     getattr(compiled(), kernel)(problem, x.dtype is torch.float64)
 
 
-def _saved_shape(steps: int, state_shape: tuple[Any, ...], train: bool) -> tuple[int, ...]:
-    return (2, -(-steps // _INTERVAL), *state_shape) if train else (0,)
+def saved_shape(steps: int, state_shape: tuple[Any, ...], train: bool) -> tuple[int, ...]:
+    """Return the shape of the states that are kept, v and m before every so many steps."""
+    return (2, -(-steps // INTERVAL), *state_shape) if train else (0,)
 
 
-@torch.library.impl(LIBRARY, "adaptive_rule", "CPU")
 def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Run a rule.
 
@@ -158,9 +162,9 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """
     inputs, train = RuleInputs(*arguments[:-1]), arguments[-1]
     x, state_shape = inputs.x, inputs.state_shape
-    d, product = empty(inputs.output_shape, x), empty(_product_shape(inputs, train), x)
+    d, product = empty(inputs.output_shape, x), empty(product_shape(inputs, train), x)
     v_n, m_n = x.new_empty(state_shape), x.new_empty(state_shape)
-    saved = empty(_saved_shape(inputs.steps, state_shape, train), x)
+    saved = empty(saved_shape(inputs.steps, state_shape, train), x)
     if state_shape[0] == 0:
         return d, v_n, m_n, saved, product
     # Where it is not kept, d takes its place.
@@ -172,7 +176,6 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return d, v_n, m_n, saved, product
 
 
-@torch.library.impl(LIBRARY, "adaptive_rule_backward", "CPU")
 def backward(*arguments: Any) -> list[Tensor]:
     """Run the backward pass of a rule.
 
@@ -188,11 +191,11 @@ def backward(*arguments: Any) -> list[Tensor]:
     saved, product, grad_output, grad_v_n, grad_m_n, wanted = arguments[8:]
     x = inputs.x
     if x.numel() == 0:
-        return [grad.zero_() for grad in _gradients(inputs, wanted, empty)]
+        return [grad.zero_() for grad in gradients(inputs, wanted, empty)]
     if saved.numel() == 0:
         # The forward pass was told that nobody would ask.
         *_, saved, product = forward(*inputs, True)
-    grads = _gradients(inputs, wanted, empty)
+    grads = gradients(inputs, wanted, empty)
     grad_x, grad_weight, grad_bias, grad_coefficients, grad_v_0, grad_m_0 = grads
     learned = grad_coefficients.unbind() if grad_coefficients.numel() else (None,) * 4
     v_saved, m_saved = saved.unbind()
@@ -235,32 +238,45 @@ def backward(*arguments: Any) -> list[Tensor]:
     return grads
 
 
-def _gradients(inputs: RuleInputs, wanted: list[bool], make: Make) -> list[Tensor]:
+def gradients(inputs: RuleInputs, wanted: list[bool], make: Make) -> list[Tensor]:
     """Make a tensor for the gradient of each input tensor, an empty one for those that nobody wants."""
     return [
-        make(tuple(tensor.shape) if want and tensor is not None else (0,), inputs.x)
+        make((0,), inputs.x) if tensor is None or not want else make(tuple(tensor.shape), tensor)
         for tensor, want in zip(inputs.differentiable, wanted, strict=True)
     ]
 
 
 def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs, train = RuleInputs(*arguments[:-1]), arguments[-1]
-    x, channels = inputs.x, inputs.weight.shape[0]
+    x, channels, wide = inputs.x, inputs.weight.shape[0], inputs.coefficients.dtype
     # The number of sequences is data in a packed batch.
     batch = x.shape[1] if inputs.batch_sizes is None else torch.library.get_ctx().new_dynamic_size()
     last = (batch, channels)
     return (
         x.new_empty(inputs.output_shape),
-        x.new_empty(last),
-        x.new_empty(last),
-        x.new_empty(_saved_shape(inputs.steps, last, train)),
-        x.new_empty(_product_shape(inputs, train)),
+        x.new_empty(last, dtype=wide),
+        x.new_empty(last, dtype=wide),
+        x.new_empty(saved_shape(inputs.steps, last, train), dtype=wide),
+        x.new_empty(product_shape(inputs, train)),
     )
 
 
 def _fake_backward(*arguments: Any) -> list[Tensor]:
-    return _gradients(RuleInputs(*arguments[:8]), arguments[-1], without_data)
+    return gradients(RuleInputs(*arguments[:8]), arguments[-1], without_data)
 
 
-torch.library.register_fake("momentumrnn::adaptive_rule", _fake_forward, lib=LIBRARY)
-torch.library.register_fake("momentumrnn::adaptive_rule_backward", _fake_backward, lib=LIBRARY)
+def define(operator: str) -> None:
+    """Tell torch of an operator and of its backward pass, and of the shapes of what they return."""
+    LIBRARY.define(f"{operator}({_INPUTS}, bool train) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
+    LIBRARY.define(
+        f"{operator}_backward({_INPUTS}, Tensor saved, Tensor product, Tensor grad_output, Tensor? grad_v_n, "
+        "Tensor? grad_m_n, bool[] wanted) -> Tensor[]"
+    )
+    name = f"{LIBRARY.ns}::{operator}"
+    torch.library.register_fake(name, _fake_forward, lib=LIBRARY)
+    torch.library.register_fake(f"{name}_backward", _fake_backward, lib=LIBRARY)
+
+
+define("adaptive_rule")
+torch.library.impl(LIBRARY, "adaptive_rule", "CPU")(forward)
+torch.library.impl(LIBRARY, "adaptive_rule_backward", "CPU")(backward)

@@ -201,6 +201,6 @@ def without_operator(
 def refuse_second_derivative(ctx: Any, *grads: Any) -> Any:
     """Stand where a backward operator's own derivative would."""
     raise BackendError(
-        'backend "cpu" has no second derivative; run the layer inside momentumrnn.backend("reference"), '
-        "which can be differentiated any number of times"
+        "a kernel's backward pass has no derivative of its own inside a graph; run the layer inside "
+        'momentumrnn.backend("reference"), which can be differentiated any number of times'
     )

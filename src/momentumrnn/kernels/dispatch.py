@@ -180,15 +180,13 @@ def adaptive_rule(
     state: RuleState,
     packed: PackedRows | None,
 ) -> tuple[GateInput, RuleState]:
-    """Apply the rule by ``runner``, whom ``rule_backend`` named; else as ``kernels.adaptive.adaptive_rule``.
+    """Apply the rule by ``runner``, whom ``rule_backend`` named; else as ``kernels.adaptive.AdaptiveRule``.
 
     Returns:
         d as gate inputs, and the rule's new state.
     """
-    if runner == triton.name:
-        d, state = adaptive_on_cuda.adaptive_rule(x, weight, bias, rule, state, packed)
-        return GateInput(d, packed=packed), state
-    d, state, made_of = adaptive.adaptive_rule(x, weight, bias, rule, state, packed)
+    apply = adaptive_on_cuda.adaptive_rule if runner == triton.name else adaptive.adaptive_rule
+    d, state, made_of = apply(x, weight, bias, rule, state, packed)
     return GateInput(d, packed=packed, made_of=made_of), state
 
 
@@ -197,7 +195,9 @@ def _run(problem: Problem, recurrence: str, *args: Any) -> Any:
     chosen = choose(problem)
     run: Callable[..., Any] = getattr(chosen, recurrence)
     if _entered.observer is not None:
-        return _entered.observer(run, recurrence, args)
+        # Who looks on may look at the gate inputs afterwards; made again, they could be overwritten.
+        watched = args[0]._replace(made_of=None)
+        return _entered.observer(run, recurrence, (watched, *args[1:]))
     # What torch.compiler.disable applies; but that imports the whole compiler, and so would a call of
     # this where nothing is being compiled.
     if torch.compiler.is_dynamo_compiling() and not chosen.traceable(problem):

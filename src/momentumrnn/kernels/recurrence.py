@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from momentumrnn.kernels import adaptive, recurrence_operator, reference
+from momentumrnn.kernels import recurrence_operator, reference
+from momentumrnn.kernels.adaptive import adaptive_rule
 from momentumrnn.kernels.adaptive_operator import RuleInputs
 from momentumrnn.kernels.derivatives import (
     gradients_again,
@@ -80,7 +81,7 @@ def _backward_after_rule(ctx: Any, grad_output: Tensor | None, *grads: Any) -> A
     *saved, output, gates, cells = ctx.saved_tensors
     made_of = RuleInputs._make((*saved[:4], ctx.eps, *saved[4:7]))
     if may_be_asked_again() or holds_many(grad_output, *grads[:2]):
-        features = adaptive.once_more(made_of)
+        features = adaptive_rule.once_more(made_of)
     else:
         # The kernel asks for no more than their shape.
         features = output.new_empty(()).expand(ctx.shape)

@@ -101,6 +101,7 @@ def _run(
         h_0,
         None if c_0 is None else c_0.to(total_dtype(dtype)),
         None if inputs.packed is None else inputs.packed.batch_sizes,
+        inputs.made_of,
     )
     return output, h_n, c_n.to(dtype)
 

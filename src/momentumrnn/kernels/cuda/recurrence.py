@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from momentumrnn.kernels.adaptive_operator import RuleInputs
 from momentumrnn.kernels.cuda import recurrence_operator
+from momentumrnn.kernels.cuda.adaptive import once_more
 from momentumrnn.kernels.cuda.recurrence_operator import BACKWARD, FORWARD
 from momentumrnn.kernels.derivatives import (
     gradients_again,
@@ -19,6 +21,7 @@ from momentumrnn.kernels.derivatives import (
     without_operator,
 )
 from momentumrnn.kernels.operators import LIBRARY
+from momentumrnn.kernels.problem import transforms
 from momentumrnn.kernels.recurrence import gradients_by_reference
 from momentumrnn.kernels.recurrence_operator import RecurrenceInputs
 
@@ -34,6 +37,7 @@ def recurrence(
     h_0: Tensor,
     c_0: Tensor | None,
     batch_sizes: Tensor | None,
+    made_of: RuleInputs | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run a cell over a sequence.
 
@@ -46,6 +50,8 @@ def recurrence(
         h_0: (B, h).
         c_0: (B, h) for an LSTM, in float32 at least.
         batch_sizes: int64 (T,) on the CPU for a packed batch.
+        made_of: what a rule made d of, if nobody but this needs d; where gradients are wanted the gates may
+            then be kept in its place.
 
     Returns:
         All h_t, the last h, and the last c in c_0's dtype (empty but for an LSTM).
@@ -53,9 +59,13 @@ def recurrence(
     tensors = (d, weight_hh, bias_hh, modrelu_bias, h_0, c_0)
     train = wants_gradient(tensors)
     run: Any = torch.ops.momentumrnn.triton_recurrence
-    if not in_graph(d):
+    arguments: tuple[Any, ...] = (cell, *tensors, batch_sizes, train)
+    if not in_graph(*tensors):
         run = _recurrence if train else recurrence_operator.forward
-    output, h_n, c_n, _, _ = run(cell, *tensors, batch_sizes, train)
+        # Where the rule has a gradient, what d was made of is saved by the rule, too.
+        if train and made_of is not None and d.requires_grad and not transforms():
+            run, arguments = _recurrence_after_rule, (*arguments, made_of)
+    output, h_n, c_n, _, _ = run(*arguments)
     return output, h_n, c_n
 
 
@@ -67,19 +77,49 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 def _backward(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Any, *_: Any) -> Any:
     *tensors, output, gates, cells = ctx.saved_tensors
-    if grad_output is None:
-        grad_output = torch.zeros_like(output)
+    return *_gradients(ctx, tensors, (output, gates, cells), (grad_output, grad_h_n, grad_c_n)), None
+
+
+def _forward_after_rule(*arguments: Any) -> tuple[Tensor, ...]:
+    return recurrence_operator.forward_over_d(*arguments[:-1])
+
+
+def _setup_after_rule(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Save what the gate inputs were made of in their place: they are as large as all gates."""
+    ctx.cell, d, *tensors, _, made_of = inputs
+    ctx.eps, ctx.shape = made_of.eps, d.shape
+    ctx.save_for_backward(*made_of[:4], *made_of[5:], *tensors, output[0], output[3], output[4])
+    ctx.set_materialize_grads(False)
+
+
+def _backward_after_rule(ctx: Any, *grads: Any) -> Any:
+    *saved, output, gates, cells = ctx.saved_tensors
+    if may_be_asked_again() or holds_many(*grads[:3]):
+        d = once_more(RuleInputs._make((*saved[:4], ctx.eps, *saved[4:7])))
+    else:
+        # The kernel asks for no more than its shape.
+        d = output.new_empty(()).expand(ctx.shape)
+    return *_gradients(ctx, [d, *saved[7:]], (output, gates, cells), grads[:3]), None, None
+
+
+def _gradients(
+    ctx: Any, tensors: Sequence[Any], kept: tuple[Tensor, Tensor, Tensor], grads: Sequence[Tensor | None]
+) -> tuple[Any, ...]:
+    """Return the gradients of all that the forward pass was given but for its last arguments."""
     wanted = ctx.needs_input_grad[1:7]
-    incoming = (grad_output, grad_h_n, grad_c_n)
+    incoming = (torch.zeros_like(kept[0]) if grads[0] is None else grads[0], *grads[1:])
     through: Any = recurrence_operator.backward
-    if in_graph(grad_output):
+    if in_graph(*incoming):
         through = torch.ops.momentumrnn.triton_recurrence_backward
     elif holds_many(*incoming):
-        return None, *_in_torch(ctx.cell, tensors, incoming, wanted), None, None
+        return None, *_in_torch(ctx.cell, tensors, incoming, wanted), None
     elif may_be_asked_again():
         through = _recurrence_backward
-    grads = through(ctx.cell, *tensors, output, gates, cells, *incoming)
-    return None, *(grad if want else None for grad, want in zip(grads, wanted, strict=True)), None, None
+    elif not torch._C._autograd._get_current_graph_task_keep_graph():
+        # Nobody will read the gates again.
+        through = recurrence_operator.backward_over_gates
+    found = through(ctx.cell, *tensors, *kept, *incoming)
+    return None, *(grad if want else None for grad, want in zip(found, wanted, strict=True)), None
 
 
 def _in_torch(
@@ -114,6 +154,11 @@ def _backward_of_backward(ctx: Any, *grads: Tensor | None) -> Any:
 
 
 _recurrence = without_operator("_Recurrence", recurrence_operator.forward, _setup, _backward)
+
+
+_recurrence_after_rule = without_operator(
+    "_RecurrenceAfterRule", _forward_after_rule, _setup_after_rule, _backward_after_rule
+)
 
 
 _recurrence_backward = without_operator(

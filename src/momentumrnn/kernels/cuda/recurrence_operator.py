@@ -14,7 +14,7 @@ from momentumrnn.kernels.cuda.tiling import Tiling, device_of, tiling
 from momentumrnn.kernels.operators import LIBRARY
 from momentumrnn.kernels.problem import SAVED
 
-__all__ = ["BACKWARD", "FORWARD", "backward", "forward"]
+__all__ = ["BACKWARD", "FORWARD", "backward", "backward_over_gates", "forward", "forward_over_d"]
 
 # Their names, for who adds the derivatives.
 FORWARD, BACKWARD = "momentumrnn::triton_recurrence", "momentumrnn::triton_recurrence_backward"
@@ -95,7 +95,9 @@ class _Call:
                     )
 
 
-def _results(cell: str, d: Tensor, weight_hh: Tensor, h_0: Tensor, train: bool) -> tuple[Tensor, ...]:
+def _results(
+    cell: str, d: Tensor, weight_hh: Tensor, h_0: Tensor, train: bool, overwrite: bool = False
+) -> tuple[Tensor, ...]:
     """Make the tensors that the forward pass fills."""
     hidden, wide = weight_hh.shape[1], total_dtype(d.dtype)
     saved, has_c = SAVED.get(cell, 0) if train else 0, cell.startswith("lstm")
@@ -104,12 +106,29 @@ def _results(cell: str, d: Tensor, weight_hh: Tensor, h_0: Tensor, train: bool) 
         d.new_empty((*rows, hidden)),
         d.new_empty(h_0.shape),
         d.new_empty(h_0.shape if has_c else (0,), dtype=wide),
-        d.new_empty((*rows, saved * hidden) if saved else (0,)),
+        # A program reads a gate input before it writes the gate, and no other program reads it.
+        d.detach()
+        if overwrite and saved * hidden == d.shape[-1] and d.is_contiguous()
+        else d.new_empty((*rows, saved * hidden) if saved else (0,)),
         d.new_empty((*rows, hidden) if has_c and train else (0,), dtype=wide),
     )
 
 
-def forward(
+def forward(*arguments: Any) -> tuple[Tensor, ...]:
+    """Run the cell; arguments and result as in ``momentumrnn.kernels.cuda.recurrence``.
+
+    Returns:
+        Its three results, the gates and every c_t: as far as they are kept.
+    """
+    return _forward(*arguments, overwrite=False)
+
+
+def forward_over_d(*arguments: Any) -> tuple[Tensor, ...]:
+    """Do as ``forward``, and keep the gates in d's place where there are as many."""
+    return _forward(*arguments, overwrite=True)
+
+
+def _forward(
     cell: str,
     d: Tensor,
     weight_hh: Tensor,
@@ -119,9 +138,10 @@ def forward(
     c_0: Tensor | None,
     batch_sizes: Tensor | None,
     train: bool,
+    *,
+    overwrite: bool,
 ) -> tuple[Tensor, ...]:
-    """Run the cell; the first three results are those of ``momentumrnn.kernels.cuda.recurrence``."""
-    output, h_n, c_n, gates, cells = results = _results(cell, d, weight_hh, h_0, train)
+    output, h_n, c_n, gates, cells = results = _results(cell, d, weight_hh, h_0, train, overwrite)
     if h_0.shape[0] == 0:
         return results
     call = _Call(cell, d, weight_hh, h_0, batch_sizes)
@@ -150,7 +170,22 @@ def _last_rows(call: _Call, batch_sizes: Tensor) -> Tensor:
     return (starts[step] + sequence).to(call.starts.device, non_blocking=True)
 
 
-def backward(
+def backward(*arguments: Any) -> tuple[Tensor, ...]:
+    """Return the gradient of each input tensor, of whatever size for those that are absent.
+
+    Args:
+        *arguments: the forward pass's but for the last; the output, gates and every c_t that it left; the
+            gradients of its three results.
+    """
+    return _backward(*arguments, overwrite=False)
+
+
+def backward_over_gates(*arguments: Any) -> tuple[Tensor, ...]:
+    """Do as ``backward``, and put d's gradient in the gates' place where there are as many."""
+    return _backward(*arguments, overwrite=True)
+
+
+def _backward(
     cell: str,
     d: Tensor,
     weight_hh: Tensor,
@@ -165,10 +200,12 @@ def backward(
     grad_output: Tensor,
     grad_h_n: Tensor | None,
     grad_c_n: Tensor | None,
+    *,
+    overwrite: bool,
 ) -> tuple[Tensor, ...]:
-    """Return the gradient of each input tensor, of whatever size for those that are absent."""
     inputs = (cell, d, weight_hh, bias_hh, modrelu_bias, h_0, c_0, batch_sizes)
-    grads = grad_d, grad_weight, grad_bias, grad_modrelu, grad_h_0, grad_c_0 = _gradients(*inputs)
+    grads = _gradients(*inputs, grad_d=gates if overwrite and gates.shape == d.shape else None)
+    grad_d, grad_weight, grad_bias, grad_modrelu, grad_h_0, grad_c_0 = grads
     if h_0.shape[0] == 0:
         for grad in grads:
             grad.zero_()
@@ -238,10 +275,12 @@ def _gradients(
     h_0: Tensor,
     c_0: Tensor | None,
     *_: Any,
+    grad_d: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """Make a tensor for the gradient of each input tensor, an empty one for those absent."""
-    tensors = (d, weight_hh, bias_hh, modrelu_bias, h_0, c_0)
-    return tuple(d.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape) for tensor in tensors)
+    """Make a tensor for the gradient of each input but where there is one, empty for those absent."""
+    tensors = (weight_hh, bias_hh, modrelu_bias, h_0, c_0)
+    others = (d.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape) for tensor in tensors)
+    return d.new_empty(d.shape) if grad_d is None else grad_d, *others
 
 
 def _recurrence_fake(*args: Any) -> tuple[Tensor, ...]:
