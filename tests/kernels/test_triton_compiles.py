@@ -63,14 +63,19 @@ def recurrence(name, cell, gates, low, way):
     return [f"recurrence_{name}", name, kinds, constants, options | {"num_stages": 1 if way.resident else 3}]
 
 
-def rule(name, low):
+def rule(name, low, features):
     low_ones = ["drive", "d"] if name == "forward" else ["drive", "grad_output", "grad_drive"]
     states = ["coefficients", "v_n", "m_n", "saved", "scratch", "grad_coefficients", "grad_v", "grad_m"]
     kinds = dict.fromkeys(low_ones, f"*{low}") | dict.fromkeys(states, "*fp32") | {"starts": "*i64"}
     constants = {"SQUARED_EPS": 1e-16, "INTERVAL": 32, "BLOCK": 128, "TOTAL": "float32"}
+    constants |= {"FEATURES": features}
+    made_here = {"weight": low, "bias": low, "grad_weight": "fp32", "grad_bias": "fp32"}
+    kinds |= {key: f"*{kind}" for key, kind in made_here.items()} if features else {}
+    if not features:
+        constants |= dict.fromkeys(["weight", "bias"] if name == "forward" else made_here)
     if name == "forward":
         constants["TRAIN"] = True
-    return ["adaptive_kernels", name, kinds, constants, {}]
+    return ["adaptive_kernels", name, kinds, constants, {"num_stages": 1}]
 
 
 def compiled(kernels, arch, folder):
@@ -96,7 +101,8 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path):
         *(recurrence(name, "lstm", 4, "bf16", step) for name in ("forward", "backward")),
         recurrence("backward", "gru", 3, "bf16", step),
         recurrence("forward", "rnn_modrelu", 1, "fp32", step),
-        *(rule(name, "fp32") for name in ("forward", "backward")),
+        *(rule(name, "bf16", 0) for name in ("forward", "backward")),
+        *(rule(name, "fp32", 2) for name in ("forward", "backward")),
     ]
     assert len(compiled(kernels, 90, tmp_path)) == len(kernels)
 

@@ -6,7 +6,7 @@ from torch.autograd import grad
 
 from cases import NUMBERS, make_rule
 from momentumrnn.kernels.adaptive import coefficients_of, scanned
-from momentumrnn.kernels.cuda import availability
+from momentumrnn.kernels.cuda import adaptive_operator, availability
 from momentumrnn.kernels.cuda.adaptive import adaptive_rule
 
 pytest.importorskip("triton", reason=str(availability.missing()))
@@ -62,7 +62,7 @@ def in_torch(inputs, form, eps=0.05):
 def with_gradients(outputs, inputs):
     generator = torch.Generator().manual_seed(1)
     total = sum((out * torch.randn(out.shape, generator=generator)).sum() for out in outputs)
-    return [*outputs, *grad(total, [t for t in inputs if t is not None])]
+    return [*outputs, *grad(total, [t for t in inputs if t is not None and t.requires_grad])]
 
 
 def assert_same(got, expected, dtype=torch.float64):
@@ -85,6 +85,26 @@ def test_other_numbers_are_scanned_in_float32(dtype):
     inputs = inputs_of("dense", dtype=dtype)
     got = with_gradients(by_triton(inputs, "dense", dtype=dtype), inputs)
     assert_same(got, with_gradients(in_torch(inputs, "dense"), inputs), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("form", "features", "bias"),
+    [("dense", 1, True), ("long packed", 2, True), ("packed", 3, False), ("long", 4, True)],
+)
+def test_of_few_features_that_need_no_gradient_the_drive_is_never_made(
+    form, features, bias, dtype, monkeypatch
+):
+    def never(inputs):
+        raise AssertionError
+
+    monkeypatch.setattr(adaptive_operator, "_drive", never)
+    inputs = inputs_of(form, features=features, dtype=dtype)
+    inputs[0] = inputs[0].detach()
+    if not bias:
+        inputs[2] = None
+    got = with_gradients(by_triton(inputs, form, dtype), inputs)
+    assert_same(got, with_gradients(in_torch(inputs, form), inputs), dtype)
 
 
 def test_of_many_features_the_drive_is_kept_and_of_few_made_again():

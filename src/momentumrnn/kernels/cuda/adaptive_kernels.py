@@ -21,8 +21,36 @@ def _coefficients(coefficients, channel, channels, inside):
 
 
 @triton.jit
+def _column(matrix, row, k: tl.constexpr, inside, FEATURES: tl.constexpr, TOTAL: tl.constexpr):
+    """Load the k-th number of some rows, zero where there is none."""
+    if k < FEATURES:
+        return tl.load(matrix + row * FEATURES + k, mask=inside, other=0.0).to(TOTAL)
+    return tl.zeros(row.shape, TOTAL)
+
+
+@triton.jit
+def _columns(matrix, row, inside, FEATURES: tl.constexpr, TOTAL: tl.constexpr):
+    """Load some rows of up to four numbers: a number a thread, for whom a tensor would change hands."""
+    return (
+        _column(matrix, row, 0, inside, FEATURES, TOTAL),
+        _column(matrix, row, 1, inside, FEATURES, TOTAL),
+        _column(matrix, row, 2, inside, FEATURES, TOTAL),
+        _column(matrix, row, 3, inside, FEATURES, TOTAL),
+    )
+
+
+@triton.jit
+def _bias(bias, channel, inside, TOTAL: tl.constexpr):
+    if bias is None:
+        return tl.zeros(channel.shape, TOTAL)
+    return tl.load(bias + channel, mask=inside, other=0.0).to(TOTAL)
+
+
+@triton.jit
 def forward(
-    drive,  # (N, C)
+    drive,  # (N, C), or x, (N, F), of few features
+    weight,  # (C, F), of few features
+    bias,  # (C,), of few features
     coefficients,  # (4, C)
     d,  # (N, C), written
     v_n,  # (B, C), v_0, and v_n in the end
@@ -33,18 +61,25 @@ def forward(
     batch,
     channels,
     TRAIN: tl.constexpr,
+    FEATURES: tl.constexpr,
     SQUARED_EPS: tl.constexpr,
     INTERVAL: tl.constexpr,
     BLOCK: tl.constexpr,
     TOTAL: tl.constexpr,
 ):
-    """Run v and m, (15), over all steps for BLOCK of the B · C channels of all sequences."""
+    """Run v and m, (15), over all steps for BLOCK of the B · C channels of all sequences.
+
+    Of FEATURES, unless they are 0, the drive is made here.
+    """
     own = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     count = batch * channels
     inside = own < count
     momentum, step_size, beta, rest = _coefficients(coefficients, own % channels, channels, inside)
     v = tl.load(v_n + own, mask=inside, other=0.0)
     m = tl.load(m_n + own, mask=inside, other=0.0)
+    if FEATURES:
+        w_0, w_1, w_2, w_3 = _columns(weight, own % channels, inside, FEATURES, TOTAL)
+        b = _bias(bias, own % channels, inside, TOTAL)
     kept = (steps + INTERVAL - 1) // INTERVAL
     # In 64 bits, as the first row is: all that is kept may be more than 32 can count.
     wide = tl.load(starts) + count
@@ -56,7 +91,11 @@ def forward(
             tl.store(place, v, mask=inside)
             tl.store(place + kept * wide, m, mask=inside)
         here = start * channels + own
-        a = tl.load(drive + here, mask=live, other=0.0).to(TOTAL)
+        if FEATURES:
+            x_0, x_1, x_2, x_3 = _columns(drive, start + own // channels, live, FEATURES, TOTAL)
+            a = w_0 * x_0 + w_1 * x_1 + w_2 * x_2 + w_3 * x_3 + b
+        else:
+            a = tl.load(drive + here, mask=live, other=0.0).to(TOTAL)
         v = tl.where(live, momentum * v + step_size * a, v)
         m = tl.where(live, beta * m + rest * a * a, m)
         tl.store(d + here, (v / tl.sqrt(m + SQUARED_EPS)).to(d.dtype.element_ty), mask=live)
@@ -66,12 +105,16 @@ def forward(
 
 @triton.jit
 def backward(
-    drive,  # (N, C)
+    drive,  # (N, C), or x, (N, F), of few features
+    weight,  # (C, F), of few features
+    bias,  # (C,), of few features
     coefficients,  # (4, C)
     saved,  # (2, T / INTERVAL, B, C), v and m before every INTERVAL-th step
     scratch,  # (2, INTERVAL, B, C), v and m before every step of one interval
     grad_output,  # (N, C)
-    grad_drive,  # (N, C), written
+    grad_drive,  # (N, C), written; of few features not
+    grad_weight,  # (B, C, F), written, of few features
+    grad_bias,  # (B, C), written, of few features
     grad_coefficients,  # (4, B, C), written
     grad_v,  # (B, C), of v_n, and of v_0 in the end
     grad_m,  # (B, C), of m_n, and of m_0 in the end
@@ -79,6 +122,7 @@ def backward(
     steps,
     batch,
     channels,
+    FEATURES: tl.constexpr,
     SQUARED_EPS: tl.constexpr,
     INTERVAL: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -95,6 +139,14 @@ def backward(
     of_step_size = tl.zeros((BLOCK,), TOTAL)
     of_beta = tl.zeros((BLOCK,), TOTAL)
     of_rest = tl.zeros((BLOCK,), TOTAL)
+    if FEATURES:
+        w_0, w_1, w_2, w_3 = _columns(weight, own % channels, inside, FEATURES, TOTAL)
+        b = _bias(bias, own % channels, inside, TOTAL)
+        of_w_0 = tl.zeros((BLOCK,), TOTAL)
+        of_w_1 = tl.zeros((BLOCK,), TOTAL)
+        of_w_2 = tl.zeros((BLOCK,), TOTAL)
+        of_w_3 = tl.zeros((BLOCK,), TOTAL)
+        of_bias = tl.zeros((BLOCK,), TOTAL)
     kept = (steps + INTERVAL - 1) // INTERVAL
     wide = tl.load(starts) + count
     for back in range(kept):
@@ -109,7 +161,11 @@ def backward(
             place = scratch + (t - begin) * wide + own
             tl.store(place, v, mask=inside)
             tl.store(place + INTERVAL * wide, m, mask=inside)
-            a = tl.load(drive + start * channels + own, mask=live, other=0.0).to(TOTAL)
+            if FEATURES:
+                x_0, x_1, x_2, x_3 = _columns(drive, start + own // channels, live, FEATURES, TOTAL)
+                a = w_0 * x_0 + w_1 * x_1 + w_2 * x_2 + w_3 * x_3 + b
+            else:
+                a = tl.load(drive + start * channels + own, mask=live, other=0.0).to(TOTAL)
             v = tl.where(live, momentum * v + step_size * a, v)
             m = tl.where(live, beta * m + rest * a * a, m)
         # What a thread wrote another may read.
@@ -122,7 +178,11 @@ def backward(
             place = scratch + (t - begin) * wide + own
             v_before = tl.load(place, mask=live, other=0.0)
             m_before = tl.load(place + INTERVAL * wide, mask=live, other=0.0)
-            a = tl.load(drive + here, mask=live, other=0.0).to(TOTAL)
+            if FEATURES:
+                x_0, x_1, x_2, x_3 = _columns(drive, start + own // channels, live, FEATURES, TOTAL)
+                a = tl.where(live, w_0 * x_0 + w_1 * x_1 + w_2 * x_2 + w_3 * x_3 + b, 0.0)
+            else:
+                a = tl.load(drive + here, mask=live, other=0.0).to(TOTAL)
             slope = tl.load(grad_output + here, mask=live, other=0.0).to(TOTAL)
             v = momentum * v_before + step_size * a
             scale = 1.0 / tl.sqrt(beta * m_before + rest * a * a + SQUARED_EPS)
@@ -131,13 +191,21 @@ def backward(
             through_m = -0.5 * through_v * (v * scale) * scale
             slope_v += through_v
             slope_m += through_m
-            # Zero where a sequence is over, as is all that was loaded.
+            # Zero where a sequence is over, as is all that was loaded or made of it.
             of_momentum += slope_v * v_before
             of_step_size += slope_v * a
             of_beta += slope_m * m_before
             of_rest += slope_m * a * a
             grad = slope_v * step_size + 2.0 * slope_m * rest * a
-            tl.store(grad_drive + here, grad.to(grad_drive.dtype.element_ty), mask=live)
+            if FEATURES:
+                grad = tl.where(live, grad, 0.0)
+                of_w_0 += grad * x_0
+                of_w_1 += grad * x_1
+                of_w_2 += grad * x_2
+                of_w_3 += grad * x_3
+                of_bias += grad
+            else:
+                tl.store(grad_drive + here, grad.to(grad_drive.dtype.element_ty), mask=live)
             slope_v = tl.where(live, slope_v * momentum, slope_v)
             slope_m = tl.where(live, slope_m * beta, slope_m)
         tl.debug_barrier()
@@ -148,3 +216,13 @@ def backward(
     tl.store(places + wide, of_step_size, mask=inside)
     tl.store(places + 2 * wide, of_beta, mask=inside)
     tl.store(places + 3 * wide, of_rest, mask=inside)
+    if FEATURES:
+        rows = grad_weight + own.to(tl.int64) * FEATURES
+        tl.store(rows, of_w_0, mask=inside)
+        if FEATURES > 1:
+            tl.store(rows + 1, of_w_1, mask=inside)
+        if FEATURES > 2:
+            tl.store(rows + 2, of_w_2, mask=inside)
+        if FEATURES > 3:
+            tl.store(rows + 3, of_w_3, mask=inside)
+        tl.store(grad_bias + own, of_bias, mask=inside)

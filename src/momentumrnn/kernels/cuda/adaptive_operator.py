@@ -25,15 +25,24 @@ __all__ = ["backward", "forward"]
 
 # Channels of a program, one a thread. NOT MEASURED.
 _BLOCK = 128
+# Of so few features the kernels make the drive themselves, and it is never in memory.
+_FEW_FEATURES = 4
 
 
-def _launch(kernel: Any, inputs: RuleInputs, arrays: Sequence[Tensor], **constants: Any) -> None:
+def _launch(
+    kernel: Any, inputs: RuleInputs, drive: Tensor | None, arrays: Sequence[Tensor | None], **constants: Any
+) -> None:
+    """Run a kernel; without a drive it makes that itself."""
     import triton
     import triton.language as tl
 
     x, steps, (batch, channels) = inputs.x, inputs.steps, inputs.state_shape
+    features = x.shape[-1] if drive is None else 0
+    made_of = [x, inputs.weight, inputs.bias] if drive is None else [drive, None, None]
     with on_device(x):
         kernel[(triton.cdiv(batch * channels, _BLOCK),)](
+            *(None if tensor is None else tensor.contiguous() for tensor in made_of),
+            inputs.coefficients.contiguous(),
             *arrays,
             first_rows(steps, batch, inputs.batch_sizes, x.device),
             steps,
@@ -41,6 +50,7 @@ def _launch(kernel: Any, inputs: RuleInputs, arrays: Sequence[Tensor], **constan
             channels,
             # No argument: those are float32.
             SQUARED_EPS=inputs.eps * inputs.eps,
+            FEATURES=features,
             INTERVAL=INTERVAL,
             BLOCK=_BLOCK,
             TOTAL=tl.float64 if x.dtype is torch.float64 else tl.float32,
@@ -49,6 +59,10 @@ def _launch(kernel: Any, inputs: RuleInputs, arrays: Sequence[Tensor], **constan
             num_stages=1,
             **constants,
         )
+
+
+def _has_few_features(inputs: RuleInputs) -> bool:
+    return 0 < inputs.x.shape[-1] <= _FEW_FEATURES
 
 
 def _drive(inputs: RuleInputs) -> Tensor:
@@ -66,19 +80,18 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     v_n.zero_() if inputs.v_0 is None else v_n.copy_(inputs.v_0)
     m_n.zero_() if inputs.m_0 is None else m_n.copy_(inputs.m_0)
     saved = coefficients.new_empty(saved_shape(inputs.steps, state_shape, train))
-    d = _drive(inputs)
+    few = _has_few_features(inputs)
+    d = inputs.x.new_empty(inputs.output_shape) if few else _drive(inputs)
     product = d.new_empty(product_shape(inputs, train))
     if d.numel():
         check_device(d)
         from momentumrnn.kernels.cuda import adaptive_kernels
 
-        drive = d
+        drive = None if few else d
         if product.numel():
             # Kept; else d takes its place.
-            drive, product = d, d
-            d = torch.empty_like(drive)
-        arrays = [drive, coefficients.contiguous(), d, v_n, m_n, saved]
-        _launch(adaptive_kernels.forward, inputs, arrays, TRAIN=train)
+            product, d = d, torch.empty_like(d)
+        _launch(adaptive_kernels.forward, inputs, drive, [d, v_n, m_n, saved], TRAIN=train)
     return d, v_n, m_n, saved, product
 
 
@@ -101,21 +114,37 @@ def backward(*arguments: Any) -> list[Tensor]:
     grad_m.zero_() if grad_m_n is None else grad_m.copy_(grad_m_n)
     scratch = saved.new_empty((2, INTERVAL, batch, channels))
     of_each = saved.new_empty((4, batch, channels))
-    # The gradient comes in the drive's place, unless the drive is to be kept for another backward pass.
-    drive = product if product.numel() else _drive(inputs)
-    grad_drive = torch.empty_like(drive) if drive is product else drive
-    arrays = [drive, coefficients.contiguous(), saved, scratch, grad_output.contiguous()]
-    arrays += [grad_drive, of_each, grad_v, grad_m]
-    _launch(adaptive_kernels.backward, inputs, arrays)
-    flat, rows = grad_drive.flatten(0, -2), x.flatten(0, -2)
+    grad_weight = grad_bias = drive = None
+    if _has_few_features(inputs) and not wanted[0]:
+        grad_weight, grad_bias = saved.new_empty((batch, *weight.shape)), saved.new_empty((batch, channels))
+        grad_drive = x.new_empty(0, weight.shape[0])
+    else:
+        # The gradient comes in the drive's place, unless the drive is to be kept for another backward pass.
+        drive = product if product.numel() else _drive(inputs)
+        grad_drive = torch.empty_like(drive) if drive is product else drive
+    arrays = [
+        saved,
+        scratch,
+        grad_output.contiguous(),
+        grad_drive,
+        grad_weight,
+        grad_bias,
+        of_each,
+        grad_v,
+        grad_m,
+    ]
+    _launch(adaptive_kernels.backward, inputs, drive, arrays)
     # Each its own, as an operator's results have to be.
     grads = [x.new_empty(0) for _ in range(6)]
+    flat = grad_drive.flatten(0, -2)
     if wanted[0]:
         grads[0] = (flat @ weight).view(x.shape)
-    if wanted[1]:
-        grads[1] = flat.t() @ rows
+    if wanted[1] and grad_weight is not None:
+        grads[1] = grad_weight.sum(0).to(weight.dtype)
+    elif wanted[1]:
+        grads[1] = flat.t() @ x.flatten(0, -2)
     if wanted[2] and inputs.bias is not None:
-        grads[2] = flat.sum(0)
+        grads[2] = (flat if grad_bias is None else grad_bias).sum(0).to(weight.dtype)
     if wanted[3]:
         grads[3] = of_each.sum(1)
     if wanted[4] and inputs.v_0 is not None:
