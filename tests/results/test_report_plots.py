@@ -51,6 +51,8 @@ def test_training_at_the_left_test_at_the_right(tmp_path):
         assert baseline.get_label() == "always saying 1"
         band = axes.collections[0].get_paths()[0].vertices[:, 1]
         assert band.max() == pytest.approx(0.3 + np.std([0.2, 0.4], ddof=1))
+        # Not 0.15 less the deviation: no lower than the lowest seed.
+        assert band.min() == pytest.approx(0.1)
         assert axes.get_yscale() == "linear"
     assert "mean of 2 seeds" in drawing.figure.get_suptitle()
     assert "Not run: MomentumLSTM, AdamLSTM" in drawing.text
@@ -64,7 +66,7 @@ def test_the_title_says_that_models_have_unequal_numbers_of_seeds(tmp_path):
 def test_losses_that_span_decades_are_on_a_logarithmic_axis(tmp_path):
     left, right = adding(tmp_path, [[1.0, 0.1, 0.001], [1.0, 0.1, 0.0]]).figure.axes
     assert left.get_yscale() == right.get_yscale() == "log"
-    # The band of the last epoch reaches below zero; the axis ends near the lowest mean.
+    # The band of the last epoch reaches zero; the axis ends near the lowest mean.
     assert left.get_ylim()[0] == pytest.approx(0.0005 / 2)
 
 

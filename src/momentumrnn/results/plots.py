@@ -140,6 +140,9 @@ def draw_curves(
             low, high = mean - spread, mean + spread
             if metric == ACCURACY:
                 high = np.minimum(high, 100)
+            elif metric == LOSS:
+                # On a logarithmic axis a deviation as large as the mean would be a spike without end.
+                low = np.maximum(low, stacked.min(axis=0))
             axes.fill_between(epochs, low, high, color=colour, alpha=0.13, linewidth=0)
     axes.set_xlabel("epoch", fontsize=12)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
