@@ -30,12 +30,12 @@ for module, name, pointers, constants, options in json.load(sys.stdin):
     assert built.asm["cubin"]
     lines = built.asm["ttgir"].splitlines()
     wait = max((at for at, line in enumerate(lines) if "scf.while" in line), default=0)
-    # Of the first loop, which is the one over time, in a kernel that waits.
-    step = min((at for at, line in enumerate(lines[:wait]) if "scf.for" in line), default=wait)
+    # Of the first loop, which is the one over time, in a kernel that waits; nothing is said of another.
+    step = min((at for at, line in enumerate(lines[:wait]) if "scf.for" in line), default=None)
     print(json.dumps([
         built.metadata.shared,
         sum("async" in line for line in lines),
-        sum("convert_layout" in line for line in lines[step:wait]),
+        None if step is None else sum("convert_layout" in line for line in lines[step:wait]),
     ]))
 """
 H100, A100 = Device(132, 227 << 10), Device(108, 163 << 10)

@@ -116,6 +116,15 @@ def test_of_many_features_the_drive_is_kept_and_of_few_made_again():
         assert OPERATOR(*arguments_of(moved, "dense"), True)[4].numel() == kept
 
 
+@pytest.mark.parametrize("features", [2, 5, 65])
+def test_an_input_that_lies_batch_first_is_read_as_it_is(features):
+    inputs = inputs_of("dense", features=features)
+    inputs[0] = inputs[0].detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
+    assert not inputs[0].is_contiguous()
+    got = with_gradients(by_triton(inputs, "dense"), inputs)
+    assert_same(got, with_gradients(in_torch(inputs, "dense"), inputs))
+
+
 def test_a_backward_pass_can_be_run_again():
     inputs = [t.detach().to(DEVICE).requires_grad_() for t in inputs_of("dense", features=65)]
     d, *_ = OPERATOR(*arguments_of(inputs, "dense"), True)

@@ -66,7 +66,8 @@ def _has_few_features(inputs: RuleInputs) -> bool:
 
 
 def _drive(inputs: RuleInputs) -> Tensor:
-    return F.linear(inputs.x, inputs.weight, inputs.bias)
+    # The kernels write into it, row by row; of a transposed x torch promises no order.
+    return F.linear(inputs.x, inputs.weight, inputs.bias).contiguous()
 
 
 def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
