@@ -63,7 +63,7 @@ def recurrence(name, cell, gates, low, way):
     return [f"recurrence_{name}", name, kinds, constants, options | {"num_stages": 1 if way.resident else 3}]
 
 
-def rule(name, low, features):
+def rule(name, low, features, bias=True):
     low_ones = ["drive", "d"] if name == "forward" else ["drive", "grad_output", "grad_drive"]
     states = ["coefficients", "v_n", "m_n", "saved", "scratch", "grad_coefficients", "grad_v", "grad_m"]
     kinds = dict.fromkeys(low_ones, f"*{low}") | dict.fromkeys(states, "*fp32") | {"starts": "*i64"}
@@ -73,6 +73,8 @@ def rule(name, low, features):
     kinds |= {key: f"*{kind}" for key, kind in made_here.items()} if features else {}
     if not features:
         constants |= dict.fromkeys(["weight", "bias"] if name == "forward" else made_here)
+    elif not bias:
+        constants["bias"] = None
     if name == "forward":
         constants["TRAIN"] = True
     return ["adaptive_kernels", name, kinds, constants, {"num_stages": 1}]
@@ -103,6 +105,7 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path):
         recurrence("forward", "rnn_modrelu", 1, "fp32", step),
         *(rule(name, "bf16", 0) for name in ("forward", "backward")),
         *(rule(name, "fp32", 2) for name in ("forward", "backward")),
+        *(rule(name, "fp32", 1, bias=False) for name in ("forward", "backward")),
     ]
     assert len(compiled(kernels, 90, tmp_path)) == len(kernels)
 

@@ -24,8 +24,10 @@ def _coefficients(coefficients, channel, channels, inside):
 def _column(matrix, row, k: tl.constexpr, inside, FEATURES: tl.constexpr, TOTAL: tl.constexpr):
     """Load the k-th number of some rows, zero where there is none."""
     if k < FEATURES:
-        return tl.load(matrix + row * FEATURES + k, mask=inside, other=0.0).to(TOTAL)
-    return tl.zeros(row.shape, TOTAL)
+        numbers = tl.load(matrix + row * FEATURES + k, mask=inside, other=0.0).to(TOTAL)
+    else:
+        numbers = tl.zeros(row.shape, TOTAL)
+    return numbers
 
 
 @triton.jit
@@ -41,9 +43,12 @@ def _columns(matrix, row, inside, FEATURES: tl.constexpr, TOTAL: tl.constexpr):
 
 @triton.jit
 def _bias(bias, channel, inside, TOTAL: tl.constexpr):
+    # Not by a return in between: Triton compiles what stands behind it all the same.
     if bias is None:
-        return tl.zeros(channel.shape, TOTAL)
-    return tl.load(bias + channel, mask=inside, other=0.0).to(TOTAL)
+        numbers = tl.zeros(channel.shape, TOTAL)
+    else:
+        numbers = tl.load(bias + channel, mask=inside, other=0.0).to(TOTAL)
+    return numbers
 
 
 @triton.jit
