@@ -15,6 +15,7 @@ from momentumrnn.kernels import choose, fused, observed, reasons
 from momentumrnn.kernels.cuda import availability, recurrence_operator
 from momentumrnn.kernels.cuda import backend as triton_backend
 from momentumrnn.kernels.cuda.launch import precision
+from momentumrnn.kernels.cuda.tiling import Device
 from momentumrnn.kernels.problem import Problem
 
 pytest.importorskip("triton", reason=str(availability.missing()))
@@ -208,8 +209,9 @@ def test_the_choice_for_cuda_is_what_runs(as_if_on_cuda, monkeypatch):
 
 
 @interpreted
+@pytest.mark.parametrize("rule", ["adam", "heavy_ball"])
 @pytest.mark.parametrize(("cell", "in_place"), [("lstm", True), ("lstm_original", True), ("gru", False)])
-def test_gates_take_the_place_of_gate_inputs_and_gradients_that_of_gates(cell, in_place, monkeypatch):
+def test_gates_take_the_place_of_gate_inputs_and_gradients_that_of_gates(cell, in_place, rule, monkeypatch):
     places = []
 
     def watch(name, given, found):
@@ -225,16 +227,19 @@ def test_gates_take_the_place_of_gate_inputs_and_gradients_that_of_gates(cell, i
     # d and the gates; the gates and d's gradient.
     watch("forward_over_d", 1, 3)
     watch("backward_over_gates", 9, 0)
-    layer, x = make_layer(cell, "adam"), torch.randn(3, 2, 3, dtype=torch.float64)
+    layer, x = make_layer(cell, rule), torch.randn(3, 2, 3, dtype=torch.float64)
     with backend("triton"):
         results_of(layer, x)
     assert places == [("forward_over_d", in_place), ("backward_over_gates", in_place)]
 
 
 @interpreted
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_modrelu"])
-def test_a_graph_that_is_kept_misses_nothing_that_was_overwritten(cell):
-    layer = make_layer(cell, "adam")
+@pytest.mark.parametrize(
+    ("cell", "rule"),
+    [("lstm", "adam"), ("gru", "adam"), ("rnn_modrelu", "adam"), ("lstm", "heavy_ball"), ("lstm", "none")],
+)
+def test_a_graph_that_is_kept_misses_nothing_that_was_overwritten(cell, rule):
+    layer = make_layer(cell, rule)
     x = torch.randn(3, 2, 3, dtype=torch.float64, requires_grad=True)
     leaves = [*layer.parameters(), x]
     found = []
@@ -313,10 +318,13 @@ def test_float32_is_multiplied_in_tf32_where_torch_lets_cudnn():
     switch = torch.backends.cudnn.rnn
     before = switch.fp32_precision
     try:
-        for asked in ("tf32", "ieee"):
+        for asked, expected in (("tf32", "tf32"), ("ieee", "tf32x3")):
             switch.fp32_precision = asked
-            assert precision(torch.float32) == asked
-            assert precision(torch.float64) == precision(torch.bfloat16) == "ieee"
+            assert precision("lstm", torch.float32, Device(132, 0)) == expected
+            assert precision("rnn_modrelu", torch.float32, Device(132, 0)) == "tf32x3"
+            assert precision("lstm", torch.float64, Device(132, 0)) == "ieee"
+            assert precision("lstm", torch.bfloat16, Device(132, 0)) == "ieee"
+        assert precision("lstm", torch.float32, Device(40, 0, (7, 5))) == "ieee"
     finally:
         switch.fp32_precision = before
 

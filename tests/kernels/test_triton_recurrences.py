@@ -28,6 +28,12 @@ SIZES = torch.tensor([3, 3, 1])
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 
 
+@pytest.fixture(autouse=True)
+def _float32_in_full():
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
 def inputs_of(cell, sizes, T=3, B=3, hidden=HIDDEN, dtype=torch.float64):
     """Everything a cell runs on, in float64, holding what ``dtype`` can; ``None`` for what it has not."""
 

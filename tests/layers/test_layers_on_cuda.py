@@ -58,7 +58,7 @@ def test_packed_in_both_directions(rule):
     assert_close_to_float64(layer, packed.to("cuda"))
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh"])
+@pytest.mark.parametrize("cell", ["lstm", "lstm_projected", "gru", "rnn_tanh"])
 def test_cudnn_finds_its_weights_in_one_buffer(cell):
     layer = make_layer(cell, "heavy_ball", dtype=torch.float32).cuda()
     with warnings.catch_warnings():

@@ -6,6 +6,7 @@ operators behind torch's cells.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.problem import Problem, autocasts
+from momentumrnn.rules.scan import without_autocast
 
 __all__ = ["gru", "loses", "lstm", "name", "refuses", "rnn", "traceable"]
 
@@ -64,8 +66,8 @@ def rnn(
         h = step(*_arguments_of_a_step(inputs, h_0, weight_hh, bias_hh))
         return h.unsqueeze(0), h
     run = torch.rnn_tanh if nonlinearity == "tanh" else torch.rnn_relu
-    output, h_n = run(*_arguments(inputs, h_0.unsqueeze(0), weight_hh, bias_hh))
-    return output, h_n.squeeze(0)
+    output, h_n = _run(run, inputs, (h_0,), weight_hh, bias_hh)
+    return output, h_n
 
 
 def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -73,8 +75,8 @@ def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | Non
     if _has_an_operator(inputs):
         h = torch.gru_cell(*_arguments_of_a_step(inputs, h_0, weight_hh, bias_hh))
         return h.unsqueeze(0), h
-    output, h_n = torch.gru(*_arguments(inputs, h_0.unsqueeze(0), weight_hh, bias_hh))
-    return output, h_n.squeeze(0)
+    output, h_n = _run(torch.gru, inputs, (h_0,), weight_hh, bias_hh)
+    return output, h_n
 
 
 def lstm(
@@ -92,9 +94,8 @@ def lstm(
     if weight_hr is None and _has_an_operator(inputs):
         h, c = torch.lstm_cell(*_arguments_of_a_step(inputs, (h_0, c_0), weight_hh, bias_hh))
         return h.unsqueeze(0), h, c
-    state = (h_0.unsqueeze(0), c_0.unsqueeze(0))
-    output, h_n, c_n = torch.lstm(*_arguments(inputs, state, weight_hh, bias_hh, weight_hr))
-    return output, h_n.squeeze(0), c_n.squeeze(0)
+    output, h_n, c_n = _run(torch.lstm, inputs, (h_0, c_0), weight_hh, bias_hh, weight_hr)
+    return output, h_n, c_n
 
 
 def _has_an_operator(inputs: GateInput) -> bool:
@@ -131,30 +132,56 @@ def _or_zeros(bias: Tensor | None, weight_hh: Tensor) -> Tensor:
     return weight_hh.new_zeros(weight_hh.shape[0]) if bias is None else bias
 
 
-def _arguments(
+def _run(
+    operator: Callable[..., Any],
     inputs: GateInput,
-    state: Tensor | tuple[Tensor, Tensor],
+    state: tuple[Tensor, ...],
     weight_hh: Tensor,
     bias_hh: Tensor | None,
     weight_hr: Tensor | None = None,
-) -> tuple[Any, ...]:
-    """Return torch's argument list for one layer in one direction, dense or packed."""
+) -> Any:
+    """Run torch's operator for one layer in one direction, dense or packed."""
     features, weights = _features_and_weights(inputs, weight_hh, bias_hh)
     has_biases = len(weights) == 4
     if weight_hr is not None:
         weights.append(weight_hr)
-    elif _wants_one_buffer(weight_hh.device):
+    state = tuple(each.unsqueeze(0) for each in state)
+    device = weight_hh.device
+    if device.type == "cuda" and autocasts(device):
+        # By hand: torch's own answers in float16 whatever dtype was asked for.
+        dtype = torch.get_autocast_dtype("cuda")
+        weights = _in_one_buffer([weight.to(dtype) for weight in weights])
+        state = tuple(each.to(dtype) for each in state)
+        with without_autocast(device):
+            return _call(operator, inputs, features.to(dtype), state, weights, has_biases)
+    if _wants_one_buffer(device):
         weights = _in_one_buffer(weights)
+    return _call(operator, inputs, features, state, weights, has_biases)
+
+
+def _call(
+    operator: Callable[..., Any],
+    inputs: GateInput,
+    features: Tensor,
+    state: tuple[Tensor, ...],
+    weights: list[Tensor],
+    has_biases: bool,
+) -> Any:
+    # An LSTM's states come as a tuple, the others' one by itself.
+    given = state if len(state) > 1 else state[0]
     # train=True asks cuDNN to keep what backward needs, also for a module in eval mode.
     flags = (has_biases, 1, 0.0, torch.is_grad_enabled(), False)
     if inputs.packed is not None:
-        return (features, inputs.packed.batch_sizes, state, weights, *flags)
-    return (features, state, weights, *flags, False)
+        result = operator(features, inputs.packed.batch_sizes, given, weights, *flags)
+    else:
+        result = operator(features, given, weights, *flags, False)
+    output, *states = result
+    return output, *(each.squeeze(0) for each in states)
 
 
 def _wants_one_buffer(device: torch.device) -> bool:
-    """Whether torch hands the weights to cuDNN as they are; under autocast it copies them in any case."""
-    return device.type == "cuda" and not autocasts(device)
+    """Whether torch hands the weights to cuDNN, as they are if they lie as cuDNN wants them."""
+    return device.type == "cuda"
 
 
 def _in_one_buffer(weights: list[Tensor]) -> list[Tensor]:
@@ -163,9 +190,11 @@ def _in_one_buffer(weights: list[Tensor]) -> list[Tensor]:
     Made at each call and not kept: [W, bias_ih] is a new tensor anyway, and one that is kept would have to
     be followed through ``.to()``, deepcopy, ``load_state_dict`` and functional calls.
     """
-    buffer = torch.cat([weight.reshape(-1) for weight in weights])
-    parts = buffer.split([weight.numel() for weight in weights])
-    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
+    # Matrices before vectors.
+    order = sorted(range(len(weights)), key=lambda k: -weights[k].dim())
+    buffer = torch.cat([weights[k].reshape(-1) for k in order])
+    parts = dict(zip(order, buffer.split([weights[k].numel() for k in order]), strict=True))
+    return [parts[k].view(weight.shape) for k, weight in enumerate(weights)]
 
 
 def _with_open_forget_gate(

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from momentumrnn.kernels.tracing import constant
+
 __all__ = ["GATES", "SAVED", "Cell", "Problem", "autocasts", "transforms"]
 
 Cell = Literal["rnn_tanh", "rnn_relu", "rnn_modrelu", "gru", "lstm", "lstm_without_forget_gate"]
@@ -89,7 +91,12 @@ class Problem(NamedTuple):
 def autocasts(device: torch.device) -> bool:
     """Whether ``torch.autocast`` is on for the device."""
     kind = device.type
-    return (kind == "cpu" or torch.amp.is_autocast_available(kind)) and torch.is_autocast_enabled(kind)
+    return (kind == "cpu" or _knows_autocast(kind)) and torch.is_autocast_enabled(kind)
+
+
+@constant
+def _knows_autocast(kind: str) -> bool:
+    return torch.amp.is_autocast_available(kind)
 
 
 def transforms() -> list[object]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from momentumrnn.kernels.cuda.availability import interpreted, missing
-from momentumrnn.kernels.cuda.launch import total_dtype
+from momentumrnn.kernels.cuda.launch import precision, total_dtype
 from momentumrnn.kernels.cuda.recurrence import recurrence
 from momentumrnn.kernels.cuda.tiling import device_of, stays_close
 from momentumrnn.kernels.gate_input import GateInput
@@ -47,8 +47,10 @@ def _missing() -> str | None:
 
 
 @constant
-def _stays_close(cell: str, hidden: int, itemsize: int, device: int | None) -> bool:
-    return stays_close(hidden, GATES[cell], itemsize, device_of(device))
+def _stays_close(cell: str, hidden: int, dtype: torch.dtype, index: int | None) -> bool:
+    device = device_of(index)
+    split = precision(cell, dtype, device) == "tf32x3"
+    return stays_close(hidden, GATES[cell], dtype.itemsize, device, split)
 
 
 def loses(problem: Problem) -> str | None:
@@ -64,7 +66,7 @@ def loses(problem: Problem) -> str | None:
         return None
     if problem.factored and problem.cell != "lstm_without_forget_gate":
         return "cuDNN runs the cell over features and a matrix"
-    if _stays_close(problem.cell, problem.hidden, problem.dtype.itemsize, problem.device.index):
+    if _stays_close(problem.cell, problem.hidden, problem.dtype, problem.device.index):
         return None
     return "U is too large to be kept in shared memory"
 
@@ -101,7 +103,7 @@ def _run(
         h_0,
         None if c_0 is None else c_0.to(total_dtype(dtype)),
         None if inputs.packed is None else inputs.packed.batch_sizes,
-        inputs.made_of,
+        inputs.made_of if inputs.weight is None else inputs,
     )
     return output, h_n, c_n.to(dtype)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from momentumrnn.kernels.cuda.availability import interpreted
+from momentumrnn.kernels.cuda.tiling import Device
 
 __all__ = ["first_rows", "on_device", "precision", "total_dtype", "widens"]
 
@@ -22,11 +23,20 @@ def widens(dtype: torch.dtype) -> bool:
     return interpreted() and dtype is torch.bfloat16
 
 
-def precision(dtype: torch.dtype) -> str:
-    """Return how float32 is multiplied: as torch has cuDNN's recurrences do it."""
+def precision(cell: str, dtype: torch.dtype, device: Device) -> str:
+    """Return how a cell's float32 is multiplied: as torch has cuDNN's recurrences do it.
+
+    But not of modrelu, whose U is nearly always orthogonal: Triton cuts factors off to TF32 instead of rounding
+    them, and over hundreds of steps much would be missing of a norm that U keeps.
+    """
+    if dtype is not torch.float32:
+        return "ieee"
     # Not allow_tf32, which raises where a program has set the other.
     switch: Any = torch.backends.cudnn.rnn
-    return "tf32" if dtype is torch.float32 and switch.fp32_precision == "tf32" else "ieee"
+    if switch.fp32_precision == "tf32" and cell != "rnn_modrelu":
+        return "tf32"
+    # Three products in TF32 make one in float32, all but its last bits, where there are tensor cores for it.
+    return "tf32x3" if device.capability >= (8, 0) else "ieee"
 
 
 def first_rows(steps: int, batch: int, batch_sizes: Tensor | None, device: torch.device) -> Tensor:

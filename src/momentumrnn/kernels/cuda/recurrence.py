@@ -20,6 +20,7 @@ from momentumrnn.kernels.derivatives import (
     wants_gradient,
     without_operator,
 )
+from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.operators import LIBRARY
 from momentumrnn.kernels.problem import transforms
 from momentumrnn.kernels.recurrence import gradients_by_reference
@@ -37,7 +38,7 @@ def recurrence(
     h_0: Tensor,
     c_0: Tensor | None,
     batch_sizes: Tensor | None,
-    made_of: RuleInputs | None = None,
+    made_of: RuleInputs | GateInput | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run a cell over a sequence.
 
@@ -50,8 +51,8 @@ def recurrence(
         h_0: (B, h).
         c_0: (B, h) for an LSTM, in float32 at least.
         batch_sizes: int64 (T,) on the CPU for a packed batch.
-        made_of: what a rule made d of, if nobody but this needs d; where gradients are wanted the gates may
-            then be kept in its place.
+        made_of: what a rule, or a product, made d of, if nobody but this needs d; where gradients are wanted
+            the gates may then be kept in its place.
 
     Returns:
         All h_t, the last h, and the last c in c_0's dtype (empty but for an LSTM).
@@ -62,9 +63,9 @@ def recurrence(
     arguments: tuple[Any, ...] = (cell, *tensors, batch_sizes, train)
     if not in_graph(*tensors):
         run = _recurrence if train else recurrence_operator.forward
-        # Where the rule has a gradient, what d was made of is saved by the rule, too.
+        # Where d has a gradient, what it was made of is saved for that, too.
         if train and made_of is not None and d.requires_grad and not transforms():
-            run, arguments = _recurrence_after_rule, (*arguments, made_of)
+            run, arguments = _recurrence_over_d, (*arguments, made_of)
     output, h_n, c_n, _, _ = run(*arguments)
     return output, h_n, c_n
 
@@ -80,26 +81,36 @@ def _backward(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, gra
     return *_gradients(ctx, tensors, (output, gates, cells), (grad_output, grad_h_n, grad_c_n)), None
 
 
-def _forward_after_rule(*arguments: Any) -> tuple[Tensor, ...]:
+def _forward_over_d(*arguments: Any) -> tuple[Tensor, ...]:
     return recurrence_operator.forward_over_d(*arguments[:-1])
 
 
-def _setup_after_rule(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def _setup_over_d(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     """Save what the gate inputs were made of in their place: they are as large as all gates."""
     ctx.cell, d, *tensors, _, made_of = inputs
-    ctx.eps, ctx.shape = made_of.eps, d.shape
-    ctx.save_for_backward(*made_of[:4], *made_of[5:], *tensors, output[0], output[3], output[4])
+    ctx.shape, ctx.kind = d.shape, type(made_of)
+    # save_for_backward takes no numbers.
+    ctx.rest = [None if isinstance(part, Tensor) else part for part in made_of]
+    parts = [part if isinstance(part, Tensor) else None for part in made_of]
+    ctx.save_for_backward(*parts, *tensors, output[0], output[3], output[4])
     ctx.set_materialize_grads(False)
 
 
-def _backward_after_rule(ctx: Any, *grads: Any) -> Any:
+def _backward_over_d(ctx: Any, *grads: Any) -> Any:
     *saved, output, gates, cells = ctx.saved_tensors
+    parts, tensors = saved[: len(ctx.rest)], saved[len(ctx.rest) :]
     if may_be_asked_again() or holds_many(*grads[:3]):
-        d = once_more(RuleInputs._make((*saved[:4], ctx.eps, *saved[4:7])))
+        both = zip(parts, ctx.rest, strict=True)
+        d = _made(ctx.kind._make(rest if part is None else part for part, rest in both)).to(output.dtype)
     else:
         # The kernel asks for no more than its shape.
         d = output.new_empty(()).expand(ctx.shape)
-    return *_gradients(ctx, [d, *saved[7:]], (output, gates, cells), grads[:3]), None, None
+    return *_gradients(ctx, [d, *tensors], (output, gates, cells), grads[:3]), None, None
+
+
+def _made(inputs: RuleInputs | GateInput) -> Tensor:
+    """Make d once more."""
+    return inputs.multiplied() if isinstance(inputs, GateInput) else once_more(inputs)
 
 
 def _gradients(
@@ -156,9 +167,7 @@ def _backward_of_backward(ctx: Any, *grads: Tensor | None) -> Any:
 _recurrence = without_operator("_Recurrence", recurrence_operator.forward, _setup, _backward)
 
 
-_recurrence_after_rule = without_operator(
-    "_RecurrenceAfterRule", _forward_after_rule, _setup_after_rule, _backward_after_rule
-)
+_recurrence_over_d = without_operator("_RecurrenceOverD", _forward_over_d, _setup_over_d, _backward_over_d)
 
 
 _recurrence_backward = without_operator(

@@ -46,7 +46,9 @@ class _Call:
         self.steps = d.shape[0] if batch_sizes is None else batch_sizes.shape[0]
         self.starts = first_rows(self.steps, self.batch, batch_sizes, d.device)
         device = device_of(d.device.index)
-        way: Tiling = tiling(self.hidden, self.gates, d.element_size(), self.batch, device)
+        multiplied = precision(cell, d.dtype, device)
+        split = multiplied == "tf32x3"
+        way: Tiling = tiling(self.hidden, self.gates, d.element_size(), self.batch, device, split)
         self._programs = way.programs(self.hidden)
         self._launches = way.launches(self.hidden, self.batch, device)
         # The interpreter runs one program after another: they could wait for ever.
@@ -62,7 +64,7 @@ class _Call:
             "RESIDENT": way.resident,
             "WAIT": self._waits,
             "TOTAL": tl.float64 if d.dtype is torch.float64 else tl.float32,
-            "PRECISION": precision(d.dtype),
+            "PRECISION": multiplied,
             "WIDEN": widens(d.dtype),
             "num_warps": way.warps,
             # Loads made a step ahead would read what is not written yet.

@@ -78,11 +78,18 @@ class Tiling:
         at_once = max(1, device.processors // self.programs(hidden)) if self.resident else groups
         return [range(first, min(first + at_once, groups)) for first in range(0, groups, at_once)]
 
-    def shared_memory(self, gates: int, itemsize: int) -> int:
-        """Return the most bytes of shared memory that a resident program needs."""
+    def shared_memory(self, gates: int, itemsize: int, split: bool = False) -> int:
+        """Return the most bytes of shared memory that a resident program needs.
+
+        Args:
+            gates: G.
+            itemsize: the bytes of a number.
+            split: whether a product's factors are kept in two parts, as for three products in TF32.
+        """
         columns = self.units * _slots(gates)
-        weights = self.padded * columns * itemsize
-        hidden_states = self.rows * self.padded * itemsize
+        factor = 2 * itemsize if split else itemsize
+        weights = self.padded * columns * factor
+        hidden_states = self.rows * self.padded * factor
         sums = self.parts * self.rows * columns * max(4, itemsize)
         # h is multiplied before the warps' sums are added up. The rest is for the compiler's own.
         return weights + max(hidden_states, sums) + 2048
@@ -104,43 +111,46 @@ def device_of(index: int | None) -> Device:
 
 
 @cache
-def stays_close(hidden: int, gates: int, itemsize: int, device: Device) -> bool:
+def stays_close(hidden: int, gates: int, itemsize: int, device: Device, split: bool = False) -> bool:
     """Whether U fits into the shared memory of a quarter of the GPU, beside what else is wanted there.
 
     A whole one then runs four programs for each part of U, of 64 or 128 sequences, at once.
     """
     return any(
-        4 * way.programs(hidden) <= device.processors for way in _resident(hidden, gates, itemsize, device)
+        4 * way.programs(hidden) <= device.processors
+        for way in _resident(hidden, gates, itemsize, device, split)
     )
 
 
-def tiling(hidden: int, gates: int, itemsize: int, batch: int, device: Device) -> Tiling:
+def tiling(hidden: int, gates: int, itemsize: int, batch: int, device: Device, split: bool = False) -> Tiling:
     """Choose how to run a recurrence of h units and G gates. NOT MEASURED: only speed hangs on it."""
-    return _forced or ways(hidden, gates, itemsize, batch, device)[0]
+    return _forced or ways(hidden, gates, itemsize, batch, device, split)[0]
 
 
 @cache
-def ways(hidden: int, gates: int, itemsize: int, batch: int, device: Device) -> tuple[Tiling, ...]:
+def ways(
+    hidden: int, gates: int, itemsize: int, batch: int, device: Device, split: bool = False
+) -> tuple[Tiling, ...]:
     """Return every way to run it, the one reckoned fastest first."""
     # 16 is the least that a tensor core multiplies. float64 has half the registers.
     a_launch_a_step = Tiling(False, 16, 16, 1, 16) if itemsize > 4 else Tiling(False)
-    found = [*_resident(hidden, gates, itemsize, device), a_launch_a_step]
+    found = [*_resident(hidden, gates, itemsize, device, split), a_launch_a_step]
     return tuple(sorted(found, key=lambda way: _clocks(way, hidden, gates, itemsize, batch, device)))
 
 
-def _resident(hidden: int, gates: int, itemsize: int, device: Device) -> list[Tiling]:
+def _resident(hidden: int, gates: int, itemsize: int, device: Device, split: bool) -> list[Tiling]:
     """Return the ways to keep U in shared memory that the GPU has the room for."""
     if device.capability < (8, 0):
         # Triton multiplies there by no tensor core, and makes float16 float32 in shared memory before.
         return []
     padded = max(16, 1 << (hidden - 1).bit_length())
     found = []
-    for rows, units, warps in product((16, 32), (8, 16, 32, 64), (4, 8)):
+    for rows, units, warps in product((16, 32), (8, 16, 32, 64, 128), (4, 8)):
         parts = min(warps, padded // 16)
         way = Tiling(True, rows, units, parts, padded // parts, warps)
         if (
             rows * units * _slots(gates) <= _SUMS * warps
-            and way.shared_memory(gates, itemsize) <= device.shared_memory
+            and way.shared_memory(gates, itemsize, split) <= device.shared_memory
             and way.programs(hidden) <= device.processors
         ):
             found.append(way)
@@ -160,7 +170,7 @@ def _clocks(way: Tiling, hidden: int, gates: int, itemsize: int, batch: int, dev
     moved = way.rows * way.padded * itemsize / _FROM_CACHE
     read = way.padded * columns * itemsize / _FROM_SHARED_MEMORY
     multiplied = way.rows * way.padded * columns * itemsize / 4 / _PRODUCTS
-    meeting = _MEETING + _EACH * way.programs(hidden)
+    meeting = _MEETING + _EACH * way.programs(hidden) if way.programs(hidden) > 1 else 0
     return len(way.launches(hidden, batch, device)) * (meeting + moved + max(read, multiplied))
 
 
