@@ -39,12 +39,29 @@ def on_cuda(cell, factored, hidden, dtype=torch.float32, **options):
     return Problem(cell, factored, CUDA, dtype, hidden=hidden, **options)
 
 
-@pytest.mark.parametrize("hidden", [16, 128, 1150])
-@pytest.mark.parametrize("cell", ["rnn_tanh", "rnn_relu", "gru", "lstm"])
-def test_what_a_linear_rule_leaves_goes_to_cudnn(cell, hidden):
-    problem = on_cuda(cell, True, hidden)
-    assert choose(problem).name == "torch"
-    assert "cuDNN" in dict(reasons(problem))["triton"]
+@pytest.mark.parametrize(
+    ("cell", "hidden", "batch", "dtype", "expected"),
+    [
+        ("lstm", 128, 128, torch.float32, "torch"),
+        ("lstm", 129, 128, torch.float32, "triton"),
+        ("lstm", 128, 512, torch.float32, "triton"),
+        ("lstm", 64, 512, torch.float32, "torch"),
+        ("lstm", 32, 8, torch.bfloat16, "triton"),
+        ("lstm", 256, 128, torch.float64, "torch"),
+        # Of 16 programs for 16 sequences, or 24 for 32, at most 132 run at once.
+        ("lstm", 384, 512, torch.float32, "torch"),
+        ("lstm", 512, 128, torch.float32, "triton"),
+        ("lstm", 513, 1, torch.float32, "torch"),
+        ("gru", 256, 512, torch.float32, "triton"),
+        ("gru", 128, 0, torch.float16, "torch"),
+        ("rnn_tanh", 256, 128, torch.float32, "torch"),
+        ("rnn_tanh", 512, 512, torch.float32, "triton"),
+        ("rnn_relu", 256, 512, torch.float32, "triton"),
+    ],
+)
+def test_after_a_linear_rule_the_faster_one_runs(cell, hidden, batch, dtype, expected):
+    problem = on_cuda(cell, True, hidden, dtype, batch=batch)
+    assert choose(problem).name == expected
 
 
 @pytest.mark.parametrize(
@@ -117,6 +134,7 @@ def test_on_the_cpu_it_runs_where_it_is_asked_for_and_interpreted_alone(monkeypa
     ("cell", "rule", "expected"),
     [
         ("lstm", "heavy_ball", "torch, over [x, 1] filtered by the rule (4 channels)"),
+        ("lstm", "none", "torch, over x (3 channels)"),
         ("lstm", "adam", "triton, over the rule's result by triton in gate space (20 channels)"),
         ("rnn_modrelu", "rmsprop", "triton, over the rule's result by triton in gate space (5 channels)"),
         ("orthogonal", "heavy_ball", "triton, over x filtered by the rule (3 channels)"),

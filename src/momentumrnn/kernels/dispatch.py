@@ -216,7 +216,9 @@ def rnn(
     """Run the RNN on the chosen backend; see ``momentumrnn.kernels.reference.rnn``."""
     cells: dict[str, Cell] = {"tanh": "rnn_tanh", "relu": "rnn_relu", "modrelu": "rnn_modrelu"}
     factored = inputs.weight is not None
-    problem = Problem.of(cells[nonlinearity], factored, weight_hh, one_step=inputs.one_step)
+    problem = Problem.of(
+        cells[nonlinearity], factored, weight_hh, one_step=inputs.one_step, batch=h_0.shape[0]
+    )
     result: tuple[Tensor, Tensor] = _run(
         problem, "rnn", inputs, h_0, weight_hh, bias_hh, nonlinearity, modrelu_bias
     )
@@ -225,7 +227,9 @@ def rnn(
 
 def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | None) -> tuple[Tensor, Tensor]:
     """Run the GRU on the chosen backend; see ``momentumrnn.kernels.reference.gru``."""
-    problem = Problem.of("gru", inputs.weight is not None, weight_hh, one_step=inputs.one_step)
+    problem = Problem.of(
+        "gru", inputs.weight is not None, weight_hh, one_step=inputs.one_step, batch=h_0.shape[0]
+    )
     result: tuple[Tensor, Tensor] = _run(problem, "gru", inputs, h_0, weight_hh, bias_hh)
     return result
 
@@ -242,7 +246,12 @@ def lstm(
     """Run the LSTM on the chosen backend; see ``momentumrnn.kernels.reference.lstm``."""
     cell: Cell = "lstm" if forget_gate else "lstm_without_forget_gate"
     problem = Problem.of(
-        cell, inputs.weight is not None, weight_hh, weight_hr is not None, one_step=inputs.one_step
+        cell,
+        inputs.weight is not None,
+        weight_hh,
+        weight_hr is not None,
+        one_step=inputs.one_step,
+        batch=h_0.shape[0],
     )
     result: tuple[Tensor, Tensor, Tensor] = _run(
         problem, "lstm", inputs, h_0, c_0, weight_hh, bias_hh, weight_hr, forget_gate

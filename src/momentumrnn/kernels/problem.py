@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from momentumrnn.kernels.tracing import constant
+from momentumrnn.kernels.tracing import constant, traced
 
 __all__ = ["GATES", "SAVED", "Cell", "Problem", "autocasts", "transforms"]
 
@@ -43,6 +43,7 @@ class Problem(NamedTuple):
         one_step: whether there is a single step to run, on a dense batch: what a backend does once for all
             steps is then done for that one.
         hidden: h.
+        batch: B, or 0 where it is not known: in a graph that is to serve others, too.
     """
 
     cell: Cell
@@ -55,6 +56,7 @@ class Problem(NamedTuple):
     forward_mode: bool = False
     one_step: bool = False
     hidden: int = 0
+    batch: int = 0
 
     @classmethod
     def of(
@@ -65,6 +67,7 @@ class Problem(NamedTuple):
         projected: bool = False,
         one_step: bool = False,
         hidden: int | None = None,
+        batch: int = 0,
     ) -> Problem:
         """Describe the recurrence that is about to run; h is read off ``weight_hh`` where it is not given."""
         device = weight_hh.device
@@ -85,6 +88,7 @@ class Problem(NamedTuple):
             forward_mode,
             one_step,
             weight_hh.shape[-1] if hidden is None else hidden,
+            0 if torch.compiler.is_compiling() or traced() else batch,
         )
 
 

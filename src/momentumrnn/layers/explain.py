@@ -47,14 +47,21 @@ def explain(layer: RecurrentLayer, x: Tensor | PackedSequence) -> str:
     weight = layer.all_weights[0][0]
     behind = "" if rule is None else f" with {rule}"
     one_step = isinstance(x, Tensor) and x.shape[1 if x.dim() == 3 and layer.batch_first else 0] == 1
+    batch = _batch(layer, x)
     lines = [f"{type(layer).__name__}({layer.extra_repr()}){behind}, {weight.dtype!s} on {weight.device}"]
     for suffix, width in layer.places():
         problem = Problem.of(
-            layer.cell(), factored_by(rule), weight, bool(layer.proj_size), one_step, layer.hidden_size
+            layer.cell(), factored_by(rule), weight, bool(layer.proj_size), one_step, layer.hidden_size, batch
         )
         lines.append(f"  {suffix[1:]}: {kernels.choose(problem).name}, {_what(rule, width, layer, weight)}")
         lines += [f"    not {name}: {reason}" for name, reason in kernels.reasons(problem)]
     return "\n".join(lines)
+
+
+def _batch(layer: RecurrentLayer, x: Tensor | PackedSequence) -> int:
+    if isinstance(x, PackedSequence):
+        return int(x.batch_sizes[0])
+    return 1 if x.dim() == 2 else x.shape[0 if layer.batch_first else 1]
 
 
 def factored_by(rule: Rule | None) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 from momentumrnn.kernels.cuda.availability import interpreted, missing
 from momentumrnn.kernels.cuda.launch import precision, total_dtype
 from momentumrnn.kernels.cuda.recurrence import recurrence
-from momentumrnn.kernels.cuda.tiling import device_of, stays_close
+from momentumrnn.kernels.cuda.tiling import device_of, lots, stays_close
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.one_recurrence import Recurrences
 from momentumrnn.kernels.problem import GATES, Problem, autocasts
@@ -18,6 +18,10 @@ __all__ = ["gru", "loses", "lstm", "name", "refuses", "rnn", "runs_rules", "trac
 
 name = "triton"
 
+# Up to so many units, half as many of so many sequences, cuDNN is faster over features and a matrix; and at
+# any size where the sequences take more than so many lots.
+_SMALL = {"lstm": 128, "gru": 128, "rnn_tanh": 256, "rnn_relu": 256}
+_MANY, _MOST_LOTS = 256, 2
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -47,28 +51,36 @@ def _missing() -> str | None:
 
 
 @constant
-def _stays_close(cell: str, hidden: int, dtype: torch.dtype, index: int | None) -> bool:
+def _slower(cell: str, factored: bool, hidden: int, batch: int, dtype: torch.dtype, index: int | None) -> str:
+    """Return why cuDNN is faster, or nothing. Measured on an H200, at 200 and 784 steps."""
     device = device_of(index)
     split = precision(cell, dtype, device) == "tf32x3"
-    return stays_close(hidden, GATES[cell], dtype.itemsize, device, split)
+    sizes = (hidden, GATES[cell], dtype.itemsize)
+    if not stays_close(*sizes, device, split):
+        return "U is too large to be kept in shared memory"
+    # Of more lots one after the other each waits as long as cuDNN does at a step of all.
+    if batch and lots(*sizes, batch, device, split) > _MOST_LOTS:
+        return f"{batch} sequences are more than run at once with U in shared memory"
+    small = _SMALL.get(cell, 0)
+    # cuDNN has no such kernels in bfloat16; that of float64 has not been measured.
+    if factored and dtype is not torch.bfloat16 and hidden <= (small // 2 if batch > _MANY else small):
+        return "cuDNN is faster over features and a matrix of so few units"
+    if factored and dtype is torch.float64 and cell in _SMALL:
+        return "cuDNN runs the cell over features and a matrix"
+    return ""
 
 
 def loses(problem: Problem) -> str | None:
-    """Return why another backend that can run the problem is to be preferred, or ``None``.
-
-    NOT MEASURED on any GPU: the choice between Triton and cuDNN is reckoned, from the size of U.
-    """
+    """Return why another backend that can run the problem is to be preferred, or ``None``."""
     if problem.device.type != "cuda":
         return "Triton's interpreter is there for tests"
     if problem.one_step:
         return "the Triton kernels are for many steps"
     if problem.cell == "rnn_modrelu":
         return None
-    if problem.factored and problem.cell != "lstm_without_forget_gate":
-        return "cuDNN runs the cell over features and a matrix"
-    if _stays_close(problem.cell, problem.hidden, problem.dtype, problem.device.index):
-        return None
-    return "U is too large to be kept in shared memory"
+    dtype = torch.get_autocast_dtype("cuda") if problem.autocast else problem.dtype
+    what = (problem.cell, problem.factored, problem.hidden, problem.batch)
+    return _slower(*what, dtype, problem.device.index) or None
 
 
 def traceable(problem: Problem) -> bool:

@@ -26,8 +26,8 @@ def widens(dtype: torch.dtype) -> bool:
 def precision(cell: str, dtype: torch.dtype, device: Device) -> str:
     """Return how a cell's float32 is multiplied: as torch has cuDNN's recurrences do it.
 
-    But not of modrelu, whose U is nearly always orthogonal: Triton cuts factors off to TF32 instead of rounding
-    them, and over hundreds of steps much would be missing of a norm that U keeps.
+    But not of modrelu, whose U is orthogonal nearly always. Triton cuts factors off to TF32 and does not
+    round them: of a norm that U keeps, 0.58 was left after 784 steps, and by three products 0.9999.
     """
     if dtype is not torch.float32:
         return "ieee"
