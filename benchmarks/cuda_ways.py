@@ -19,6 +19,7 @@ from momentumrnn.cli.benchmarking.machine import describe_machine
 from momentumrnn.cli.benchmarking.measurement import ratio_with_quartiles
 from momentumrnn.cli.benchmarking.turns import clock_of, time_in_turns, wait_for
 from momentumrnn.kernels import fused, reference
+from momentumrnn.kernels.cuda.launch import precision
 from momentumrnn.kernels.cuda.recurrence import recurrence
 from momentumrnn.kernels.cuda.tiling import Tiling, device_of, forced
 from momentumrnn.kernels.cuda.tiling import ways as tilings
@@ -64,7 +65,8 @@ def compare(cell: str, hidden: int, arguments: argparse.Namespace) -> None:
     ways: dict[str, tuple[Run, Tiling | None]] = {}
     if cell != "rnn_modrelu":
         ways["cuDNN over an identity matrix"] = by_module(cell, fused), None
-    chosen, *others = tilings(*sizes, arguments.batch, device)
+    split = precision(cell, dtype, device) == "tf32x3"
+    chosen, *others = tilings(*sizes, arguments.batch, device, split)
     for way in (chosen, *others[: arguments.ways - 1]):
         kind = "U resident" if way.resident else "a launch a step"
         name = f"{kind}: rows {way.rows}, units {way.units}, warps {way.warps}{' <' if way == chosen else ''}"

@@ -48,7 +48,7 @@ def on_cuda(cell, factored, hidden, dtype=torch.float32, **options):
         ("lstm", 64, 512, torch.float32, "torch"),
         ("lstm", 32, 8, torch.bfloat16, "triton"),
         ("lstm", 256, 128, torch.float64, "torch"),
-        # Of 16 programs for 16 sequences, or 24 for 32, at most 132 run at once.
+        # 24 programs share 32 sequences, and 132 run at once: four lots.
         ("lstm", 384, 512, torch.float32, "torch"),
         ("lstm", 512, 128, torch.float32, "triton"),
         ("lstm", 513, 1, torch.float32, "torch"),

@@ -7,6 +7,7 @@ operators behind torch's cells.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -147,35 +148,23 @@ def _run(
         weights.append(weight_hr)
     state = tuple(each.unsqueeze(0) for each in state)
     device = weight_hh.device
+    outside: AbstractContextManager[Any] = nullcontext()
     if device.type == "cuda" and autocasts(device):
         # By hand: torch's own answers in float16 whatever dtype was asked for.
-        dtype = torch.get_autocast_dtype("cuda")
-        weights = _in_one_buffer([weight.to(dtype) for weight in weights])
-        state = tuple(each.to(dtype) for each in state)
-        with without_autocast(device):
-            return _call(operator, inputs, features.to(dtype), state, weights, has_biases)
+        dtype, outside = torch.get_autocast_dtype("cuda"), without_autocast(device)
+        features, state = features.to(dtype), tuple(each.to(dtype) for each in state)
+        weights = [weight.to(dtype) for weight in weights]
     if _wants_one_buffer(device):
         weights = _in_one_buffer(weights)
-    return _call(operator, inputs, features, state, weights, has_biases)
-
-
-def _call(
-    operator: Callable[..., Any],
-    inputs: GateInput,
-    features: Tensor,
-    state: tuple[Tensor, ...],
-    weights: list[Tensor],
-    has_biases: bool,
-) -> Any:
     # An LSTM's states come as a tuple, the others' one by itself.
     given = state if len(state) > 1 else state[0]
     # train=True asks cuDNN to keep what backward needs, also for a module in eval mode.
     flags = (has_biases, 1, 0.0, torch.is_grad_enabled(), False)
-    if inputs.packed is not None:
-        result = operator(features, inputs.packed.batch_sizes, given, weights, *flags)
-    else:
-        result = operator(features, given, weights, *flags, False)
-    output, *states = result
+    with outside:
+        if inputs.packed is not None:
+            output, *states = operator(features, inputs.packed.batch_sizes, given, weights, *flags)
+        else:
+            output, *states = operator(features, given, weights, *flags, False)
     return output, *(each.squeeze(0) for each in states)
 
 

@@ -1,4 +1,4 @@
-"""The recurrences on CUDA that cuDNN does not know, or knows only over an identity matrix: in Triton."""
+"""The recurrences on CUDA that cuDNN does not know, or is slower at: in Triton."""
 
 from __future__ import annotations
 
