@@ -139,10 +139,10 @@ def adaptive_inputs(packed, stateful, requires_grad, bias=True, features=2):
 @pytest.mark.parametrize("packed", [False, True])
 def test_adaptive_rules_are_well_formed_operators(packed, stateful, features):
     inputs = adaptive_inputs(packed, stateful, requires_grad=True, features=features)
-    check(OPS.adaptive_rule, (*inputs, True))
+    check(OPS.adaptive_rule, (*inputs, True, None))
     inputs = adaptive_inputs(packed, stateful, requires_grad=False, bias=stateful, features=features)
-    check(OPS.adaptive_rule, (*inputs, False), shapes=False)
-    d, v_n, m_n, saved, product = OPS.adaptive_rule(*inputs, True)
+    check(OPS.adaptive_rule, (*inputs, False, None), shapes=False)
+    d, v_n, m_n, saved, product = OPS.adaptive_rule(*inputs, True, None)
     incoming = (torch.randn_like(d), torch.randn_like(v_n), torch.randn_like(m_n))
     for wanted in ([t is not None for t in (*inputs[:4], *inputs[5:7])], [True, *[False] * 5]):
         check(OPS.adaptive_rule_backward, (*inputs, saved, product, *incoming, wanted), all(wanted))
@@ -169,7 +169,7 @@ def test_an_adaptive_rule_that_was_told_of_no_derivative_has_it_still(packed, st
     leaves = [t for t in inputs if isinstance(t, torch.Tensor) and t.requires_grad]
     found = []
     for train in (True, False):
-        d, v_n, m_n, *_ = OPS.adaptive_rule(*inputs, train)
+        d, v_n, m_n, *_ = OPS.adaptive_rule(*inputs, train, None)
         found.append([d, v_n, m_n, *grad(d.square().sum() + v_n.sum() + m_n.sum(), leaves)])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
@@ -806,7 +806,7 @@ def test_the_backward_operators_refuse_a_derivative_and_say_what_to_do():
     with pytest.raises(BackendError, match=r'momentumrnn\.backend\("reference"\)'):
         grads[0].sum().backward()
     inputs = adaptive_inputs(False, False, requires_grad=False)
-    d, _, _, saved, product = OPS.adaptive_rule(*inputs, True)
+    d, _, _, saved, product = OPS.adaptive_rule(*inputs, True, None)
     slope = torch.randn_like(d).requires_grad_()
     wanted = [True] * 4 + [False] * 2
     grads = OPS.adaptive_rule_backward(*inputs, saved, product, slope, None, None, wanted)

@@ -63,10 +63,11 @@ def recurrence(name, cell, gates, low, way):
     return [f"recurrence_{name}", name, kinds, constants, options | {"num_stages": 1 if way.resident else 3}]
 
 
-def rule(name, low, features, bias=True):
-    low_ones = ["drive", "d"] if name == "forward" else ["drive", "grad_output", "grad_drive"]
+def rule(name, low, features, bias=True, output=None):
+    low_ones = ["drive"] if name == "forward" else ["drive", "grad_drive"]
     states = ["coefficients", "v_n", "m_n", "saved", "scratch", "grad_coefficients", "grad_v", "grad_m"]
     kinds = dict.fromkeys(low_ones, f"*{low}") | dict.fromkeys(states, "*fp32") | {"starts": "*i64"}
+    kinds |= {"d" if name == "forward" else "grad_output": f"*{output or low}"}
     constants = {"SQUARED_EPS": 1e-16, "INTERVAL": 32, "BLOCK": 128, "TOTAL": "float32"}
     constants |= {"FEATURES": features}
     made_here = {"weight": low, "bias": low, "grad_weight": "fp32", "grad_bias": "fp32"}
@@ -104,7 +105,8 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path):
         recurrence("backward", "gru", 3, "bf16", step),
         recurrence("forward", "rnn_modrelu", 1, "fp32", step),
         *(rule(name, "bf16", 0) for name in ("forward", "backward")),
-        *(rule(name, "fp32", 2) for name in ("forward", "backward")),
+        *(rule(name, "fp32", 0, output="bf16") for name in ("forward", "backward")),
+        *(rule(name, "fp32", 2, output="bf16") for name in ("forward", "backward")),
         *(rule(name, "fp32", 1, bias=False) for name in ("forward", "backward")),
     ]
     assert len(compiled(kernels, 90, tmp_path)) == len(kernels)

@@ -44,12 +44,13 @@ def arguments_of(tensors, form, eps=0.05):
     return x, weight, bias, coefficients, eps, v_0, m_0, FORMS[form][1]
 
 
-def by_triton(inputs, form, dtype=torch.float64):
+def by_triton(inputs, form, dtype=torch.float64, output_dtype=None):
     wide = torch.promote_types(dtype, torch.float32)
     types = [dtype] * 3 + [wide] * 3
     moved = [None if t is None else t.to(DEVICE, kind) for t, kind in zip(inputs, types, strict=True)]
-    d, v_n, m_n, *_ = OPERATOR(*arguments_of(moved, form), True)
+    d, v_n, m_n, *_ = OPERATOR(*arguments_of(moved, form), True, output_dtype)
     assert v_n.dtype is m_n.dtype is wide
+    assert d.dtype is (output_dtype or dtype)
     return [t.cpu().double() for t in (d, v_n, m_n)]
 
 
@@ -87,6 +88,18 @@ def test_other_numbers_are_scanned_in_float32(dtype):
     assert_same(got, with_gradients(in_torch(inputs, "dense"), inputs), dtype)
 
 
+@pytest.mark.parametrize("features", [2, 5, 65])
+def test_the_result_alone_is_in_a_lower_precision(features):
+    inputs = inputs_of("dense", dtype=torch.float32, features=features)
+    wide = with_gradients(by_triton(inputs, "dense", torch.float32), inputs)
+    low = with_gradients(by_triton(inputs, "dense", torch.float32, torch.bfloat16), inputs)
+    # The interpreter cuts off where a GPU rounds.
+    torch.testing.assert_close(low[0], wide[0], rtol=2**-7, atol=0)
+    assert all(torch.equal(one, other) for one, other in zip(low[1:3], wide[1:3], strict=True))
+    # What comes back for d is rounded as well, and nothing else.
+    assert_same(low[3:], wide[3:], torch.float16)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(
     ("form", "features", "bias"),
@@ -113,7 +126,7 @@ def test_of_many_features_the_drive_is_kept_and_of_few_made_again():
         got = with_gradients(by_triton(inputs, "dense"), inputs)
         assert_same(got, with_gradients(in_torch(inputs, "dense"), inputs))
         moved = [t.detach().to(DEVICE) for t in inputs]
-        assert OPERATOR(*arguments_of(moved, "dense"), True)[4].numel() == kept
+        assert OPERATOR(*arguments_of(moved, "dense"), True, None)[4].numel() == kept
 
 
 @pytest.mark.parametrize("features", [2, 5, 65])
@@ -127,7 +140,7 @@ def test_an_input_that_lies_batch_first_is_read_as_it_is(features):
 
 def test_a_backward_pass_can_be_run_again():
     inputs = [t.detach().to(DEVICE).requires_grad_() for t in inputs_of("dense", features=65)]
-    d, *_ = OPERATOR(*arguments_of(inputs, "dense"), True)
+    d, *_ = OPERATOR(*arguments_of(inputs, "dense"), True, None)
     first, second = (grad(d.square().sum(), inputs, retain_graph=True) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
@@ -142,7 +155,7 @@ def test_a_drive_of_zeros_has_a_finite_gradient_in_float32():
     """At m = 0 the scale is 1 / ε = 1e8, and its cube all but leaves float32."""
     x = torch.zeros(3, 2, 4, device=DEVICE, requires_grad=True)
     coefficients = torch.full((4, 4), 0.5, device=DEVICE)
-    d, *_ = OPERATOR(x, torch.eye(4, device=DEVICE), None, coefficients, 1e-8, None, None, None, True)
+    d, *_ = OPERATOR(x, torch.eye(4, device=DEVICE), None, coefficients, 1e-8, None, None, None, True, None)
     (slope,) = grad(d.sum(), x)
     assert torch.equal(d, torch.zeros_like(d))
     assert torch.isfinite(slope).all()
@@ -181,7 +194,7 @@ def test_coefficients_stand_in_the_kernel_s_order():
 
 def test_what_was_said_about_gradients_changes_nothing():
     arguments = arguments_of([t.detach().to(DEVICE) for t in inputs_of("dense")], "dense")
-    results = [OPERATOR(*arguments, train) for train in (True, False)]
+    results = [OPERATOR(*arguments, train, None) for train in (True, False)]
     assert all(torch.equal(one, other) for one, other in zip(*(r[:3] for r in results), strict=True))
     assert results[1][3].numel() == 0
     backward = torch.ops.momentumrnn.triton_adaptive_rule_backward
@@ -209,8 +222,8 @@ def test_adaptive_rules_are_well_formed_operators(packed):
     tensors = [t.detach().to(DEVICE).requires_grad_() for t in inputs_of(form, channels=2)]
     arguments = arguments_of(tensors, form)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(OPERATOR.default, (*arguments, True), test_utils=tests)
-    d, v_n, m_n, saved, product = (t.detach() for t in OPERATOR(*arguments, True))
+    torch.library.opcheck(OPERATOR.default, (*arguments, True, None), test_utils=tests)
+    d, v_n, m_n, saved, product = (t.detach() for t in OPERATOR(*arguments, True, None))
     plain = tuple(t.detach() if isinstance(t, torch.Tensor) else t for t in arguments)
     backward = torch.ops.momentumrnn.triton_adaptive_rule_backward.default
     wanted = [True, True, False, True, True, False]
@@ -221,7 +234,7 @@ def test_nobody_s_sequences_are_scanned_to_nothing():
     x = torch.zeros(3, 0, 2, device=DEVICE, requires_grad=True)
     weight, coefficients = torch.rand(4, 2, device=DEVICE), torch.rand(4, 4, device=DEVICE)
     leaves = [x, weight.requires_grad_(), coefficients.requires_grad_()]
-    d, v_n, m_n, *_ = OPERATOR(x, weight, None, coefficients, 0.05, None, None, None, True)
+    d, v_n, m_n, *_ = OPERATOR(x, weight, None, coefficients, 0.05, None, None, None, True, None)
     assert d.shape == (3, 0, 4)
     assert v_n.shape == m_n.shape == (0, 4)
     slopes = grad(d.sum() + v_n.sum() + m_n.sum(), leaves)

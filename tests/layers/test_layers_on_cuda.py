@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import momentumrnn
 from cases import CELLS, RULES, flat, make_layer
-from momentumrnn import backend
+from momentumrnn import LSTM, backend
+from momentumrnn.rules import Adam, RMSProp
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 
@@ -75,6 +76,24 @@ def test_autocast_answers_in_its_dtype(cell, rule):
         output, _ = layer(x)
     assert output.dtype is torch.bfloat16
     torch.testing.assert_close(output.float(), layer(x)[0], rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("hidden_size", [64, 600])
+@pytest.mark.parametrize("rule", [Adam(0.6, 1.0, 0.01), RMSProp(1.0, 0.01)])
+def test_a_drive_of_all_but_zero_keeps_its_sign_under_autocast(rule, hidden_size):
+    """A step of full size hangs on it, on U kept close and by cuDNN."""
+    torch.manual_seed(0)
+    layer = LSTM(20, hidden_size, rule=rule).cuda()
+    x = torch.randn(64, 8, 20, device="cuda", requires_grad=True)
+    slope = torch.randn(64, 8, hidden_size, device="cuda")
+    results = []
+    for low in (False, True):
+        with torch.autocast("cuda", torch.bfloat16, enabled=low):
+            output = layer(x)[0]
+        gradients = torch.autograd.grad((output * slope).sum(), [x, *layer.parameters()])
+        results.append([output, *gradients])
+    for want, got in zip(*results, strict=True):
+        assert (got - want).norm() <= 0.03 * want.norm()
 
 
 @pytest.mark.parametrize("cell", ["lstm_original", "rnn_modrelu"])

@@ -37,7 +37,7 @@ class AdaptiveRule:
 
     Args:
         operator: its name in torch's registry, that of the backward pass with ``_backward`` behind it.
-        forward: what it computes, on a ``RuleInputs`` and whether anybody will ask for gradients.
+        forward: what it computes, on a ``RuleInputs``, whether anybody will ask for gradients, and d's dtype.
         backward: its backward pass.
     """
 
@@ -60,6 +60,7 @@ class AdaptiveRule:
         rule: Adam | RMSProp,
         state: RuleState,
         packed: PackedRows | None,
+        dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, RuleState, RuleInputs]:
         """Apply the rule to the drive a = x weightᵀ + bias of a whole sequence, (15).
 
@@ -72,29 +73,29 @@ class AdaptiveRule:
             rule: the rule, bound to C channels.
             state: the rule's state, batch first, or ``None``.
             packed: the packed batch's places.
+            dtype: what d is wanted in; the weight's dtype where absent.
 
         Returns:
             d, (T, B, C) or (N, C); the state after each sequence's own last step; and what d was made of.
         """
-        dtype = weight.dtype
-        wide = torch.promote_types(dtype, torch.float32)
+        wide = torch.promote_types(weight.dtype, torch.float32)
         coefficients = coefficients_of(rule, weight.shape[0], wide, weight.device)
         v_0 = m_0 = None
         if state is not None:
             m_0 = state.second_moment.to(wide)
             v_0 = state.velocity.to(wide) if isinstance(rule, Adam) else None
         sizes = None if packed is None else packed.batch_sizes
-        inputs = RuleInputs(x.to(dtype), weight, bias, coefficients, rule.eps, v_0, m_0, sizes)
+        inputs = RuleInputs(x.to(weight.dtype), weight, bias, coefficients, rule.eps, v_0, m_0, sizes)
         train = wants_gradient(inputs.differentiable)
         run: Any = self._apply if train else self._forward
         if in_graph(*inputs.differentiable):
             run = getattr(torch.ops.momentumrnn, self._operator)
-        d, v_n, m_n, *_ = run(*inputs, train)
+        d, v_n, m_n, *_ = run(*inputs, train, dtype)
         return d, rule.state_type(v_n, m_n) if isinstance(rule, Adam) else rule.state_type(m_n), inputs
 
     def once_more(self, inputs: RuleInputs) -> Tensor:
-        """Make d of its inputs again, differentiable if they are."""
-        d: Tensor = self._apply(*inputs, True)[0]
+        """Make d of its inputs again, in their dtype, differentiable if they are."""
+        d: Tensor = self._apply(*inputs, True, None)[0]
         return d
 
     def _backward(self, ctx: Any, grad: Tensor | None, grad_v_n: Any, grad_m_n: Any, *_: Any) -> Any:
@@ -110,12 +111,12 @@ class AdaptiveRule:
             through = getattr(torch.ops.momentumrnn, f"{self._operator}_backward")
         elif holds_many(*incoming):
             given = _gradients_in_torch(inputs, incoming, wanted)
-            return (*given[:4], None, *given[4:], None, None)
+            return (*given[:4], None, *given[4:], None, None, None)
         elif may_be_asked_again():
             through = self._differentiable_backward
         grads = through(*inputs, saved, product, *incoming, wanted)
         given = [each if want else None for each, want in zip(grads, wanted, strict=True)]
-        return (*given[:4], None, *given[4:], None, None)
+        return (*given[:4], None, *given[4:], None, None, None)
 
 
 def coefficients_of(rule: Adam | RMSProp, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -142,7 +143,7 @@ def _fixed(values: tuple[float, ...], channels: int, dtype: torch.dtype, device:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.eps, v_0, m_0, batch_sizes, _ = inputs
+    *tensors, ctx.eps, v_0, m_0, batch_sizes, _, _ = inputs
     ctx.save_for_backward(*tensors, v_0, m_0, batch_sizes, *output[3:])
     ctx.set_materialize_grads(False)
 
@@ -156,9 +157,10 @@ def _gradients_in_torch(
     def run(
         x: Any, weight: Any, bias: Any, coefficients: Any, v_0: Any, m_0: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        d, v_n, m_n = scanned(F.linear(x, weight, bias), coefficients, eps, v_0, m_0, batch_sizes)
-        return d.to(x.dtype), v_n, m_n
+        return scanned(F.linear(x, weight, bias), coefficients, eps, v_0, m_0, batch_sizes)
 
+    # d's may come in d's own dtype.
+    incoming = [None if grad is None else grad.to(inputs.x.dtype) for grad in incoming]
     return gradients_again(run, inputs.differentiable, incoming, wanted)
 
 

@@ -155,12 +155,13 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Run a rule.
 
     Args:
-        *arguments: those of ``RuleInputs``, and whether to keep what the backward pass needs.
+        *arguments: those of ``RuleInputs``; whether to keep what the backward pass needs; and d's dtype,
+            ``None`` for x's, which is all that the C++ kernels know.
 
     Returns:
         All d_t, the last velocity, the last second moment; and the states and x Wᵀ, as far as they are kept.
     """
-    inputs, train = RuleInputs(*arguments[:-1]), arguments[-1]
+    inputs, train = RuleInputs(*arguments[:8]), arguments[8]
     x, state_shape = inputs.x, inputs.state_shape
     d, product = empty(inputs.output_shape, x), empty(product_shape(inputs, train), x)
     v_n, m_n = x.new_empty(state_shape), x.new_empty(state_shape)
@@ -194,7 +195,7 @@ def backward(*arguments: Any) -> list[Tensor]:
         return [grad.zero_() for grad in gradients(inputs, wanted, empty)]
     if saved.numel() == 0:
         # The forward pass was told that nobody would ask.
-        *_, saved, product = forward(*inputs, True)
+        *_, saved, product = forward(*inputs, True, None)
     grads = gradients(inputs, wanted, empty)
     grad_x, grad_weight, grad_bias, grad_coefficients, grad_v_0, grad_m_0 = grads
     learned = grad_coefficients.unbind() if grad_coefficients.numel() else (None,) * 4
@@ -247,13 +248,13 @@ def gradients(inputs: RuleInputs, wanted: list[bool], make: Make) -> list[Tensor
 
 
 def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    inputs, train = RuleInputs(*arguments[:-1]), arguments[-1]
+    inputs, train, dtype = RuleInputs(*arguments[:8]), *arguments[8:]
     x, channels, wide = inputs.x, inputs.weight.shape[0], inputs.coefficients.dtype
     # The number of sequences is data in a packed batch.
     batch = x.shape[1] if inputs.batch_sizes is None else torch.library.get_ctx().new_dynamic_size()
     last = (batch, channels)
     return (
-        x.new_empty(inputs.output_shape),
+        x.new_empty(inputs.output_shape, dtype=dtype),
         x.new_empty(last, dtype=wide),
         x.new_empty(last, dtype=wide),
         x.new_empty(saved_shape(inputs.steps, last, train), dtype=wide),
@@ -267,7 +268,9 @@ def _fake_backward(*arguments: Any) -> list[Tensor]:
 
 def define(operator: str) -> None:
     """Tell torch of an operator and of its backward pass, and of the shapes of what they return."""
-    LIBRARY.define(f"{operator}({_INPUTS}, bool train) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
+    LIBRARY.define(
+        f"{operator}({_INPUTS}, bool train, ScalarType? dtype) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    )
     LIBRARY.define(
         f"{operator}_backward({_INPUTS}, Tensor saved, Tensor product, Tensor grad_output, Tensor? grad_v_n, "
         "Tensor? grad_m_n, bool[] wanted) -> Tensor[]"

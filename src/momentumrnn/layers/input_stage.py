@@ -56,10 +56,21 @@ def gate_input(
             inputs = GateInput(inputs.features, weight_hh, packed=packed)
         return inputs, state
     lengths = None if packed is None else packed.lengths
-    drive = F.linear(x, weight_ih, bias_ih)
+    drive = _drive(x, weight_ih, bias_ih, rule)
     d, state = rule(drive if packed is None else packed.pad(drive), state, lengths)
     d = d if packed is None else packed.pack(d)
+    if autocasts(x.device):
+        d = d.to(torch.get_autocast_dtype(x.device.type))
     return GateInput(d, weight_hh if rule.velocity == "hidden" else None, packed=packed), state
+
+
+def _drive(x: Tensor, weight: Tensor, bias: Tensor | None, rule: Rule) -> Tensor:
+    if isinstance(rule, LinearRule):
+        return F.linear(x, weight, bias)
+    # Of a drive that is all but zero Adam and RMSProp make a step of full size, in a direction that hangs on
+    # how W and x were rounded.
+    with without_autocast(x.device):
+        return F.linear(x.to(weight.dtype), weight, bias)
 
 
 def gate_input_of_a_step(

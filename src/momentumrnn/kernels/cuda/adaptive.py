@@ -27,9 +27,11 @@ def adaptive_rule(
     state: RuleState,
     packed: PackedRows | None,
 ) -> tuple[Tensor, RuleState, RuleInputs]:
-    """Apply the rule; see ``momentumrnn.kernels.adaptive.AdaptiveRule``. Under autocast d is in its dtype."""
+    """Apply the rule; see ``momentumrnn.kernels.adaptive.AdaptiveRule``. Under autocast d alone is low."""
     if not autocasts(weight.device):
         return _rule(x, weight, bias, rule, state, packed)
     dtype = torch.get_autocast_dtype(weight.device.type)
+    # Not W and x: of a drive that is all but zero the rule makes a step of full size, in a direction that
+    # hangs on their rounding.
     with without_autocast(weight.device):
-        return _rule(x, weight.to(dtype), None if bias is None else bias.to(dtype), rule, state, packed)
+        return _rule(x, weight, bias, rule, state, packed, dtype)

@@ -75,23 +75,24 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
     v, m and what is kept of them are in float32 at least.
     """
-    inputs, train = RuleInputs(*arguments[:-1]), arguments[-1]
+    inputs, train, dtype = RuleInputs(*arguments[:8]), *arguments[8:]
     coefficients, state_shape = inputs.coefficients, inputs.state_shape
     v_n, m_n = coefficients.new_empty(state_shape), coefficients.new_empty(state_shape)
     v_n.zero_() if inputs.v_0 is None else v_n.copy_(inputs.v_0)
     m_n.zero_() if inputs.m_0 is None else m_n.copy_(inputs.m_0)
     saved = coefficients.new_empty(saved_shape(inputs.steps, state_shape, train))
-    few = _has_few_features(inputs)
-    d = inputs.x.new_empty(inputs.output_shape) if few else _drive(inputs)
-    product = d.new_empty(product_shape(inputs, train))
+    drive = None if _has_few_features(inputs) else _drive(inputs)
+    kept = product_shape(inputs, train)
+    product = inputs.x.new_empty(0) if drive is None or kept == (0,) else drive
+    if drive is None or drive is product or dtype not in (None, drive.dtype):
+        d = inputs.x.new_empty(inputs.output_shape, dtype=dtype)
+    else:
+        # d takes its place.
+        d = drive
     if d.numel():
         check_device(d)
         from momentumrnn.kernels.cuda import adaptive_kernels
 
-        drive = None if few else d
-        if product.numel():
-            # Kept; else d takes its place.
-            product, d = d, torch.empty_like(d)
         _launch(adaptive_kernels.forward, inputs, drive, [d, v_n, m_n, saved], TRAIN=train)
     return d, v_n, m_n, saved, product
 
@@ -105,7 +106,7 @@ def backward(*arguments: Any) -> list[Tensor]:
         return [grad.zero_() for grad in gradients(inputs, wanted, without_data)]
     if saved.numel() == 0:
         # The forward pass was told that nobody would ask.
-        *_, saved, product = forward(*inputs, True)
+        *_, saved, product = forward(*inputs, True, None)
     check_device(x)
     from momentumrnn.kernels.cuda import adaptive_kernels
 
