@@ -162,6 +162,13 @@ def test_a_copy_of_timit_in_two_formats_counts_once(tmp_path):
     assert len(timit_parts(tmp_path)["train"]) == 3696
 
 
+def test_what_macos_keeps_beside_each_file_is_no_utterance(tmp_path):
+    timit_tree(tmp_path)
+    for path in list(tmp_path.rglob("*.WAV")):
+        path.with_name(f"._{path.name}").touch()
+    assert [len(names) for names in timit_parts(tmp_path).values()] == [3696, 192, 400]
+
+
 def test_an_incomplete_timit_is_refused(tmp_path):
     timit_tree(tmp_path)
     next(tmp_path.glob("TEST/*/MDAB0/SX1.WAV")).unlink()

@@ -407,9 +407,11 @@ def test_a_misspelt_recipe_in_a_file_is_reported_with_the_file(tmp_path):
     [
         ("adding-100-lstm-128", ["data.length=1"], "data.length: 'adding' needs 2 or more, got 1"),
         ("adding-100-lstm-128", ["model.init=default", "model.forget_bias=1"], 'belongs to init = "paper"'),
+        ("digits-lstm", ["model.name=GRU"], 'model.init = "paper" is defined for an LSTM of four gates'),
+        ("pmnist-lstm-128", ["model.name=DTRIV"], 'model.init = "paper" is defined for an LSTM of four'),
         ("adding-100-lstm-128", ["data.subset=8"], "data.subset: 'adding' is drawn as it is needed; leave"),
         ("timit-lstm-84", ["data.folder=x"], "data.folder: 'timit' does not take it"),
-        ("timit-lstm-158", ["published.test_accuracy=[1]"], "judged by its mse, expected test_mse or train_"),
+        ("timit-lstm-158", ["published.test_accuracy=[1]"], "expected test_mse, validation_mse or train_"),
         ("timit-lstm-84", ["data.name=copying", "data.length=5"], "say how many steps an epoch is"),
         ("ptb-small-lstm-200", ["data.folder=x"], "data.folder: 'ptb' does not take it"),
         ("ptb-small-lstm-200", ["data.name=text"], "data.folder: 'text' needs it"),

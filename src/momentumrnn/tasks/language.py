@@ -159,8 +159,8 @@ class LanguageModelling(Task):
 class TextBatches:
     """A text in as many columns as a batch has sequences, a piece of all of them a step.
 
-    Training reads every word once an epoch, but for fewer than a column each at the end of the text; in
-    validation and test every word counts once.
+    Training reads every word once an epoch, but for fewer than there are columns at the end of the text;
+    in validation and test every word counts once.
 
     Args:
         text: The text.

@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from torch import nn
+
 from momentumrnn.errors import RecipeError
 from momentumrnn.tasks import LayerChoice, Sampling, Task, build_task
+from momentumrnn.tasks.initialisation import initialise_as_paper
 from momentumrnn.tasks.models import (
     LAYER_OPTIONS,
     find_layer,
@@ -63,7 +66,7 @@ class Recipe:
         self._check_orthogonal()
         task = self.task()
         self._check_task(task)
-        task.build_layer(self.layer_choice(), device="meta")
+        self.initialise(task.build_layer(self.layer_choice(), device="meta"))
 
     def task(self) -> Task:
         """What the model is asked to do."""
@@ -91,6 +94,15 @@ class Recipe:
             training.steps_per_epoch,
             self.data.subset,
         )
+
+    def initialise(self, layer: nn.Module) -> None:
+        """Give a layer its first weights, unless it is to keep those that it came with.
+
+        Raises:
+            RecipeError: The layer has no such initialisation.
+        """
+        if self.model.init == "paper":
+            initialise_as_paper(layer, 1.0 if self.model.forget_bias is None else self.model.forget_bias)
 
     def layer_values(self) -> dict[str, Any]:
         """What is given for an orthogonal matrix, by argument name."""
@@ -297,5 +309,5 @@ class Recipe:
             if key not in wanted:
                 raise RecipeError(
                     f"published.{key}: {self.data.name!r} is judged by its {task.metric.name}, expected "
-                    f"{wanted[0]} or train_loss"
+                    f"{', '.join(wanted[:2])} or train_loss"
                 )

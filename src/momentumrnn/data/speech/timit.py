@@ -51,7 +51,7 @@ def timit_parts(root: Path) -> dict[str, list[str]]:
     found: dict[str, dict[tuple[str, str], str]] = {part: {} for part in PARTS}
     for name in files_in(root):
         *_, half, dialect, speaker, file = ("", "", "", "", *name.lower().split("/"))
-        if Path(file).suffix not in SUFFIXES or not dialect.startswith("dr") or file.startswith("sa"):
+        if Path(file).suffix not in SUFFIXES or not dialect.startswith("dr") or file.startswith(("sa", ".")):
             continue
         part = (
             "train"
@@ -69,7 +69,7 @@ def timit_parts(root: Path) -> dict[str, list[str]]:
         if len(found[part]) != expected:
             raise DataError(
                 f"{root}: expected {expected} utterances of TIMIT for {part}, got {len(found[part])}; the "
-                "copy is incomplete or is no LDC tree (…/TRAIN/DR1/FCJF0/SX37.WAV): copy it again"
+                "copy is not whole, holds more, or is no LDC tree (…/TRAIN/DR1/FCJF0/SX37.WAV): copy it again"
             )
     return {part: sorted(members.values()) for part, members in found.items()}
 
