@@ -25,7 +25,7 @@ from cases import (
     random_memory,
     state_of,
 )
-from momentumrnn import LSTM, backend, kernels, rules
+from momentumrnn import LSTM, LSTMCell, backend, kernels, rules
 from momentumrnn.errors import BackendError
 from momentumrnn.kernels import adaptive_operator
 from momentumrnn.kernels.extension import extension, forced_isa, missing
@@ -660,6 +660,52 @@ def test_a_rule_that_runs_in_its_own_way_is_left_to_do_so(kind):
     for name in ("auto", "reference"):
         with backend(name):
             assert_close(layer(x)[0], plain(d)[0])
+            cell = LSTMCell(3, 5, rule=rule, dtype=torch.float64)
+            cell.load_state_dict(
+                {key.removesuffix("_l0"): value for key, value in layer.state_dict().items()}
+            )
+            assert_close(cell(x[0])[0], layer(x[:1])[0][0])
+
+
+class Learning(rules.HeavyBall):
+    """A user's own rule, with a parameter in the decay."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.raw = torch.nn.Parameter(torch.tensor(0.3))
+
+    def decay(self, steps, state, device):
+        return torch.sigmoid(self.raw).expand(steps)
+
+
+class LearningOne(Learning):
+    """The same as one number for all steps."""
+
+    def decay(self, steps, state, device):
+        return torch.sigmoid(self.raw)
+
+
+class LearningAdam(rules.Adam):
+    """A user's own rule, with a parameter for a coefficient."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.raw = torch.nn.Parameter(torch.tensor(0.3))
+
+    def coefficient(self, name):
+        return torch.sigmoid(self.raw) if name == "momentum" else super().coefficient(name)
+
+
+@pytest.mark.parametrize("kind", [Learning, LearningOne, LearningAdam])
+def test_a_parameter_of_a_rule_of_one_s_own_gets_its_gradient(kind):
+    rule = kind(0.6, 0.9, 0.1) if kind is LearningAdam else kind(0.6, 0.9)
+    layer, x = LSTM(3, 5, rule=rule, dtype=torch.float64), torch.randn(4, 2, 3, dtype=torch.float64)
+    found = []
+    for name in ("auto", "reference"):
+        with backend(name):
+            found.append(grad(layer(x)[0].square().sum(), list(layer.parameters())))
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other)
 
 
 @pytest.mark.parametrize("rule", ["none", *RULES])

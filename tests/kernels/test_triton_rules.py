@@ -192,6 +192,20 @@ def test_coefficients_stand_in_the_kernel_s_order():
     assert rows == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("features", [2, 8, 65])
+def test_a_backward_pass_inside_autocast_is_the_one_outside(features):
+    rule = make_rule("adam").bind(5, DEVICE)
+    x, weight = (torch.randn(*size, device=DEVICE) for size in ((4, 3, features), (5, features)))
+    leaves = [x.requires_grad_(), weight.requires_grad_()]
+    slopes = []
+    for inside in (False, True):
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            d, *_ = adaptive_rule(x, weight, None, rule, None, None)
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=inside):
+            slopes.append(grad(d.float().square().sum(), leaves))
+    assert all(torch.equal(one, other) for one, other in zip(*slopes, strict=True))
+
+
 def test_what_was_said_about_gradients_changes_nothing():
     arguments = arguments_of([t.detach().to(DEVICE) for t in inputs_of("dense")], "dense")
     results = [OPERATOR(*arguments, train, None) for train in (True, False)]

@@ -103,3 +103,20 @@ def test_a_decay_of_another_length(packed):
     x = torch.randn(500, 2, 4)
     with pytest.raises(InputError, match=r"decay.*500.*\(8,\)"):
         layer(pack_sequence(list(x.unbind(1))) if packed else x)
+
+
+def test_weights_of_the_input_in_fewer_bits_than_the_others():
+    layer = layer_of("MomentumLSTM")
+    for parameter in (layer.weight_ih_l0, layer.bias_ih_l0):
+        parameter.data = parameter.data.bfloat16()
+    with pytest.raises(InputError, match=r"float32 or torch\.float64.*bfloat16"):
+        layer(torch.randn(400, 20, 4, dtype=torch.bfloat16))
+
+
+def test_a_decay_in_other_numbers():
+    with pytest.raises(
+        InputError, match=r"the decay of a rule in torch\.float64 on the CPU, got torch\.float32"
+    ):
+        torch.ops.momentumrnn.linear_filter(
+            torch.ones(4, 1, 1), False, torch.full((4,), 0.5), 1.0, None, None
+        )

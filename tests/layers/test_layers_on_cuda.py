@@ -68,13 +68,16 @@ def test_cudnn_finds_its_weights_in_one_buffer(cell):
 
 
 @pytest.mark.parametrize("rule", ["heavy_ball", "adam"])
-@pytest.mark.parametrize("cell", ["lstm", "lstm_original", "rnn_modrelu"])
+@pytest.mark.parametrize("cell", ["lstm", "lstm_original", "gru", "rnn_modrelu"])
 def test_autocast_answers_in_its_dtype(cell, rule):
     layer = make_layer(cell, rule, dtype=torch.float32).cuda()
     x = torch.randn(5, 2, 3, device="cuda")
     with torch.autocast("cuda", torch.bfloat16):
         output, _ = layer(x)
-    assert output.dtype is torch.bfloat16
+        one_step, _ = layer(x[:1])
+        with backend("reference"):
+            by_reference, _ = layer(x)
+    assert output.dtype is one_step.dtype is by_reference.dtype is torch.bfloat16
     torch.testing.assert_close(output.float(), layer(x)[0], rtol=0.1, atol=0.1)
 
 

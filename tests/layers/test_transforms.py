@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.autograd import grad
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.nn.utils.rnn import pack_sequence
@@ -212,6 +213,36 @@ def test_autocast(cell, rule):
     for name, parameter in layer.named_parameters():
         assert parameter.grad.dtype == torch.float32
         assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("rule", ALL_RULES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_autocast_leaves_float64_alone(cell, rule):
+    layer = make_layer(cell, rule, learnable="channel", num_layers=2)
+    x = torch.randn(6, 2, 3, dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, _ = layer(x)
+    assert_close(output, layer(x)[0])
+
+
+@pytest.mark.parametrize("rule", ALL_RULES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_torch_s_default_device_is_where_things_are_made_and_no_more(cell, rule):
+    layer = make_layer(cell, rule, num_layers=2, bidirectional=True)
+    x = torch.randn(4, 2, 3, dtype=torch.float64)
+    packed = pack_sequence([x[:, 0], x[:2, 1]])
+    expected = layer(x)[0], layer(packed)[0].data
+    with torch.device("meta"):
+        found = layer(x)[0], layer(packed)[0].data
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", ["MomentumLSTM", "MomentumGRU", "ExpRNN", "DTRIV", "MomentumDTRIV"])
+def test_shapes_without_memory(kind):
+    with FakeTensorMode():
+        layer = getattr(momentumrnn, kind)(3, 5)
+        assert layer(torch.randn(4, 2, 3))[0].shape == (4, 2, 5)
 
 
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])

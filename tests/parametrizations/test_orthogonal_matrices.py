@@ -172,9 +172,11 @@ def test_who_counts_as_a_step():
     assert (int(matrix.steps), int(matrix.changes)) == (2, 1)
 
 
-def test_a_step_that_the_gradient_scaler_skips_is_none():
+# A fused optimizer is told to pass over the step, and passes over it itself.
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_that_the_gradient_scaler_skips_is_none(fused):
     matrix = Orthogonal(4, rebase_every=1)
-    optimizer = torch.optim.SGD(matrix.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(matrix.parameters(), lr=0.1, fused=fused)
     scaler = torch.amp.GradScaler("cpu")
     for factor, expected in ((1.0, 1), (math.inf, 1), (1.0, 2)):
         optimizer.zero_grad()
@@ -189,9 +191,10 @@ def test_under_autocast_it_stays_float32():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         now = matrix()
         loss_of(matrix).backward()
-    torch.optim.SGD(matrix.parameters(), lr=0.1).step()
+        torch.optim.SGD(matrix.parameters(), lr=0.1).step()
     assert now.dtype == torch.float32
     assert distance(now) < 1e-6
+    assert int(matrix.changes) == 1
     assert distance(matrix()) < 1e-6
 
 

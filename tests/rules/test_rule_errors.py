@@ -107,3 +107,14 @@ def test_a_drive_or_state_of_the_wrong_shape(name):
         rule(torch.randn(0, 2, 3, dtype=torch.float64))
     with pytest.raises(InputError):
         rule(torch.randn(5, 2, 3, dtype=torch.float64), state_of(name, random_memory(4, 3)))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_drive_of_integers_and_a_state_that_is_none_of_the_rule_s(name):
+    rule = make_rule(name)
+    with pytest.raises(InputError, match=r"floating dtype, got torch\.int64"):
+        rule(torch.ones(5, 2, 3, dtype=torch.int64))
+    with pytest.raises(
+        InputError, match=r"expected a state of type \w+State, as the rule returns, got tuple"
+    ):
+        rule(torch.randn(5, 2, 3), (torch.randn(2, 3),))

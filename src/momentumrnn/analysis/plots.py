@@ -74,7 +74,7 @@ def gradient_norms_figure(histories: Mapping[str, GradientHistory], title: str =
     for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
         image = axes.pcolormesh(
             _edges(histories[name].iterations).numpy(),
-            (torch.arange(matrix.shape[1] + 1) - 0.5).numpy(),
+            [k - 0.5 for k in range(matrix.shape[1] + 1)],
             # A logarithm would leave zero out, as if nothing had been recorded.
             matrix.where(matrix != 0, bottom / 10).t().numpy(),
             norm=scale,
@@ -115,7 +115,7 @@ def plot_spectrum(spectra: Mapping[str, Tensor], path: str | Path, title: str = 
         raise ValueError("plot_spectrum: expected at least one spectrum, got none")
     figure = _figure((6.6, 4.6))
     axes = figure.add_subplot()
-    angles = torch.linspace(0, 2 * torch.pi, 257)
+    angles = torch.linspace(0, 2 * torch.pi, 257, device="cpu")
     axes.plot(angles.cos().numpy(), angles.sin().numpy(), color="0.6", linewidth=1, zorder=0)
     rows = [
         (name if len(values) == 1 else f"{name}, gate {gate + 1}", row)
@@ -174,10 +174,10 @@ def plot_singular_values(values: Mapping[str, Tensor], path: str | Path, title: 
     for axes, (name, singular) in zip(panels, values.items(), strict=True):
         shown = singular.flip(0).cpu().double()
         rounding = shown.shape[1] * torch.finfo(torch.float64).eps * shown[:, :1]
-        quartiles = shown.clamp(min=rounding).quantile(torch.tensor([0, 0.25, 0.75, 1]).double(), dim=1)
+        quartiles = shown.clamp(min=rounding).quantile(shown.new_tensor([0, 0.25, 0.75, 1]), dim=1)
         low, lower, upper, high = quartiles.numpy()
         median = shown.where(shown > rounding, 0).quantile(0.5, dim=1)
-        distance = torch.arange(len(shown)).numpy()
+        distance = range(len(shown))
         axes.fill_between(distance, low, high, color=_COLOURS[2], alpha=0.15, linewidth=0, label="all")
         axes.fill_between(
             distance, lower, upper, color=_COLOURS[2], alpha=0.35, linewidth=0, label="middle half"
@@ -212,9 +212,9 @@ def _finish(axes: Any, title: str) -> None:
 
 def _edges(iterations: list[int]) -> Tensor:
     """Return where the cells of the heat map begin and end: half way between two recorded iterations."""
-    at = torch.tensor(iterations, dtype=torch.float64)
+    at = torch.tensor(iterations, dtype=torch.float64, device="cpu")
     if len(at) == 1:
-        return torch.tensor([at.item() - 0.5, at.item() + 0.5], dtype=torch.float64)
+        return torch.cat([at - 0.5, at + 0.5])
     between = (at[1:] + at[:-1]) / 2
     return torch.cat([2 * at[:1] - between[:1], between, 2 * at[-1:] - between[-1:]])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -24,10 +25,10 @@ from momentumrnn.kernels.derivatives import (
 )
 from momentumrnn.kernels.operators import LIBRARY
 from momentumrnn.kernels.packed import PackedRows
-from momentumrnn.kernels.problem import transforms
+from momentumrnn.kernels.problem import autocasts, transforms
 from momentumrnn.rules import Adam, RMSProp, RuleState
 from momentumrnn.rules.base import last_step
-from momentumrnn.rules.scan import linear_scan
+from momentumrnn.rules.scan import linear_scan, without_autocast
 
 __all__ = ["AdaptiveRule", "adaptive_rule", "coefficients_of", "scanned"]
 
@@ -98,8 +99,23 @@ class AdaptiveRule:
         d: Tensor = self._apply(*inputs, True, None)[0]
         return d
 
-    def _backward(self, ctx: Any, grad: Tensor | None, grad_v_n: Any, grad_m_n: Any, *_: Any) -> Any:
-        x, weight, bias, coefficients, v_0, m_0, batch_sizes, saved, product = ctx.saved_tensors
+    def _backward(self, ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        # Once: a checkpoint gives them a single time.
+        saved = ctx.saved_tensors
+        # Some call backward inside the block, too, and the drive may have to be made again.
+        outside = without_autocast(saved[1].device) if autocasts(saved[1]) else nullcontext()
+        with outside:
+            return self._gradients(ctx, saved, *grads[:3])
+
+    def _gradients(
+        self,
+        ctx: Any,
+        tensors: Sequence[Any],
+        grad: Tensor | None,
+        grad_v_n: Tensor | None,
+        grad_m_n: Tensor | None,
+    ) -> tuple[Tensor | None, ...]:
+        x, weight, bias, coefficients, v_0, m_0, batch_sizes, saved, product = tensors
         inputs = RuleInputs(x, weight, bias, coefficients, ctx.eps, v_0, m_0, batch_sizes)
         if grad is None:
             grad = x.new_zeros(inputs.output_shape)
@@ -124,7 +140,7 @@ def coefficients_of(rule: Adam | RMSProp, channels: int, dtype: torch.dtype, dev
     momentum = rule.momentum if isinstance(rule, Adam) else 0.0
     # 1 - β apart from β: float32 would lose what is left of it.
     values = (momentum, rule.step_size, rule.beta, 1.0 - rule.beta)
-    if not (rule.learnable or in_graph() or transforms()):
+    if not (any(isinstance(value, Tensor) for value in values) or in_graph() or transforms()):
         return _fixed(values, channels, dtype, device)
 
     def row(value: float | Tensor) -> Tensor:

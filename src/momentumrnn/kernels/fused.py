@@ -102,7 +102,7 @@ def lstm(
 def _has_an_operator(inputs: GateInput) -> bool:
     """Whether torch has an operator for just this: a single step, outside autocast."""
     # Under autocast torch's cells answer in another dtype than its recurrences.
-    return inputs.one_step and not autocasts(inputs.features.device)
+    return inputs.one_step and not autocasts(inputs.features)
 
 
 def _arguments_of_a_step(
@@ -149,7 +149,7 @@ def _run(
     state = tuple(each.unsqueeze(0) for each in state)
     device = weight_hh.device
     outside: AbstractContextManager[Any] = nullcontext()
-    if device.type == "cuda" and autocasts(device):
+    if device.type == "cuda" and autocasts(weight_hh):
         # By hand: torch's own answers in float16 whatever dtype was asked for.
         dtype, outside = torch.get_autocast_dtype("cuda"), without_autocast(device)
         features, state = features.to(dtype), tuple(each.to(dtype) for each in state)

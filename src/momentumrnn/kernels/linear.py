@@ -50,7 +50,7 @@ def linear_filter(
     if isinstance(decay, Tensor):
         decay = decay.to(torch.float64)
     else:
-        decay = torch.full((1,), decay, dtype=torch.float64)
+        decay = torch.full((1,), decay, dtype=torch.float64, device="cpu")
     sizes = None if packed is None else packed.batch_sizes
     # For whoever looks at shapes alone; a trace by torch.jit holds that of its example.
     batch = None if packed is None else packed.lengths.shape[0]
@@ -66,6 +66,15 @@ def linear_filter(
 def _check(rows: Tensor, decay: Tensor, batch_sizes: Tensor | None) -> tuple[int, int]:
     """Check what the kernel trusts; ``rows`` is x or its gradient. Return T and B."""
     check_sizes(batch_sizes, rows.shape[0])
+    for tensor, name, dtypes in (
+        (rows, "the rows of a filter", (torch.float32, torch.float64)),
+        (decay, "the decay of a rule", (torch.float64,)),
+    ):
+        if tensor.dtype not in dtypes or tensor.device.type != "cpu":
+            raise InputError(
+                f"expected {name} in {' or '.join(map(str, dtypes))} on the CPU, got {tensor.dtype} on "
+                f"{tensor.device}"
+            )
     sequences = rows.shape[1] if batch_sizes is None else int(batch_sizes[0])
     steps = rows.shape[0] if batch_sizes is None else batch_sizes.shape[0]
     shape = tuple(decay.shape)

@@ -29,9 +29,11 @@ class PackedRows:
         steps = batch_sizes.shape[0]
         batch = first_size(batch_sizes)
         starts = batch_sizes.cumsum(0) - batch_sizes
-        step = torch.repeat_interleave(torch.arange(steps), batch_sizes)
-        sequence = torch.arange(step.shape[0]) - starts[step]
-        lengths = (batch_sizes.unsqueeze(1) > torch.arange(batch)).sum(0)
+        # Where the sizes are, whatever torch's default device is.
+        here = batch_sizes.device
+        step = torch.repeat_interleave(torch.arange(steps, device=here), batch_sizes)
+        sequence = torch.arange(step.shape[0], device=here) - starts[step]
+        lengths = (batch_sizes.unsqueeze(1) > torch.arange(batch, device=here)).sum(0)
         self.batch_sizes = batch_sizes.contiguous()
         self.lengths = lengths.to(device)
         self.sequence = sequence.to(device)

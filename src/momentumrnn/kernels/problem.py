@@ -34,7 +34,7 @@ class Problem(NamedTuple):
             ready made (adaptive rules).
         device: where the tensors are.
         dtype: of the tensors.
-        autocast: whether ``torch.autocast`` is on for the device.
+        autocast: whether ``torch.autocast`` lowers the precision.
         projected: whether the hidden state is projected after each step (``proj_size``).
         transformed: whether the call runs inside ``torch.func.vmap`` or a forward-mode derivative,
             for which torch's fused recurrences have no rule.
@@ -70,8 +70,7 @@ class Problem(NamedTuple):
         batch: int = 0,
     ) -> Problem:
         """Describe the recurrence that is about to run; h is read off ``weight_hh`` where it is not given."""
-        device = weight_hh.device
-        autocast = autocasts(device)
+        autocast = autocasts(weight_hh)
         forward_mode = transformed = torch.autograd.forward_ad._current_level >= 0
         if inside := transforms():
             kinds = torch._C._functorch.TransformType
@@ -80,7 +79,7 @@ class Problem(NamedTuple):
         return cls(
             cell,
             factored,
-            device,
+            weight_hh.device,
             weight_hh.dtype,
             autocast,
             projected,
@@ -92,9 +91,11 @@ class Problem(NamedTuple):
         )
 
 
-def autocasts(device: torch.device) -> bool:
-    """Whether ``torch.autocast`` is on for the device."""
-    kind = device.type
+def autocasts(weight: Tensor) -> bool:
+    """Whether ``torch.autocast`` lowers the precision of what is computed with a weight."""
+    if weight.dtype is torch.float64:
+        return False
+    kind = weight.device.type
     return (kind == "cpu" or _knows_autocast(kind)) and torch.is_autocast_enabled(kind)
 
 

@@ -99,7 +99,11 @@ def gru(inputs: GateInput, h_0: Tensor, weight_hh: Tensor, bias_hh: Tensor | Non
         n = torch.tanh(d_n + r * u_n)
         return (n + z * (h - n),)
 
-    output, (h_n,) = _run(step, inputs.multiplied(), (h_0,), inputs.packed)
+    d = inputs.multiplied()
+    output, (h_n,) = _run(step, d, (h_0,), inputs.packed)
+    if d.device.type == "cuda":
+        # Under autocast torch.nn.GRU answers in the lower precision there, and in h_0's on the CPU.
+        return output.to(d.dtype), h_n.to(d.dtype)
     return output, h_n
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from typing import Any
 
@@ -58,7 +59,7 @@ def check_arguments(
 
 def check_probability(owner: str, name: str, value: Any) -> None:
     """Raise ``ValueError`` unless ``value`` is a probability."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
         raise ValueError(f"{owner}: {name} should be a number in range [0, 1], got {value!r}")
 
 
@@ -109,7 +110,7 @@ def check_input(
             f"{owner}: expected the input on {weight.device}, where the weights are, got {data.device}; "
             "move one of them with .to(device)"
         )
-    if data.dtype != weight.dtype and not autocasts(weight.device):
+    if data.dtype != weight.dtype and not autocasts(weight):
         raise InputError(
             f"{owner}: expected an input of dtype {weight.dtype}, that of the weights, got {data.dtype}; "
             "convert one of them with .to(dtype)"
@@ -135,7 +136,7 @@ def check_state(owner: str, name: str, state: Any, expected: tuple[int, ...], we
         raise InputError(f"{owner}: Expected {name} size {expected}, got {tuple(state.shape)}")
     if state.device != weight.device:
         raise InputError(f"{owner}: expected {name} on {weight.device}, got {state.device}")
-    if state.dtype != weight.dtype and not (state.is_floating_point() and autocasts(weight.device)):
+    if state.dtype != weight.dtype and not (state.is_floating_point() and autocasts(weight)):
         raise InputError(f"{owner}: expected {name} of dtype {weight.dtype}, got {state.dtype}")
 
 

@@ -59,7 +59,7 @@ def gate_input(
     drive = _drive(x, weight_ih, bias_ih, rule)
     d, state = rule(drive if packed is None else packed.pad(drive), state, lengths)
     d = d if packed is None else packed.pack(d)
-    if autocasts(x.device):
+    if autocasts(weight_ih):
         d = d.to(torch.get_autocast_dtype(x.device.type))
     return GateInput(d, weight_hh if rule.velocity == "hidden" else None, packed=packed), state
 
@@ -85,7 +85,7 @@ def gate_input_of_a_step(
 
     Arguments and result are those of ``gate_input``, but that x is (B, d).
     """
-    if x.dtype not in (torch.float32, torch.float64) or autocasts(x.device):
+    if x.dtype not in (torch.float32, torch.float64) or autocasts(weight_ih):
         return gate_input(x.unsqueeze(0), weight_ih, bias_ih, weight_hh, rule, state)
     # No filter before W, though the rule commutes: for one step that saves nothing, and the new state
     # wants the product.
@@ -109,8 +109,11 @@ def _filtered_features(
     carry: bool,
 ) -> tuple[GateInput, RuleState]:
     weight = weight_ih if bias_ih is None else torch.cat([weight_ih, bias_ih.unsqueeze(1)], dim=1)
+    numbers = None
     if not rule.learnable and kernels.runs_rules(weight_hh):
-        p, fade, last = _filter_in_cpp(x, bias_ih is not None, rule, state, packed)
+        numbers = _numbers(x, rule, state, packed)
+    if numbers is not None:
+        p, fade, last = _filter_in_cpp(x, bias_ih is not None, *numbers, state, packed)
     else:
         p, fade, last = _filter(x, bias_ih is not None, rule, state, packed)
 
@@ -143,12 +146,24 @@ def _filter(
     return (p if packed is None else packed.pack(p)), fade, last
 
 
-def _filter_in_cpp(
-    x: Tensor, ones: bool, rule: LinearRule, state: RuleState, packed: PackedRows | None
-) -> tuple[Tensor, Tensor | None, Tensor]:
+def _numbers(
+    x: Tensor, rule: LinearRule, state: RuleState, packed: PackedRows | None
+) -> tuple[float | Tensor, float] | None:
+    """Return μ and s as the C++ filter takes them, ``None`` where a rule of the user's own has others."""
     steps = x.shape[0] if packed is None else packed.batch_sizes.shape[0]
-    decay = rule.decay(steps, state, x.device)
-    gain = rule.coefficient("step_size")
-    assert isinstance(gain, float)
+    decay, gain = rule.decay(steps, state, x.device), rule.coefficient("step_size")
+    plain = not isinstance(decay, Tensor) or (decay.dim() in (1, 2) and not decay.requires_grad)
+    return (decay, gain) if plain and not isinstance(gain, Tensor) else None
+
+
+def _filter_in_cpp(
+    x: Tensor,
+    ones: bool,
+    decay: float | Tensor,
+    gain: float,
+    state: RuleState,
+    packed: PackedRows | None,
+) -> tuple[Tensor, Tensor | None, Tensor]:
     p, last = kernels.linear_filter(x, ones, decay, gain, packed)
+    steps = x.shape[0] if packed is None else packed.batch_sizes.shape[0]
     return p, None if state is None else cumulative_decay(decay, steps, x), last

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from momentumrnn.kernels import transforms
+from momentumrnn.kernels.derivatives import in_graph
 
 __all__ = ["MAPS", "Map", "cayley", "exponential", "skew_matrix", "tightened"]
 
@@ -63,7 +64,7 @@ def _by_squaring(matrix: Tensor) -> Tensor:
     # Up to these norms what the polynomial leaves out is below the last bit.
     enough = 1.5 if matrix.dtype == torch.float32 else 0.33
     size = torch.linalg.matrix_norm(matrix.detach(), 1)
-    if matrix.is_meta or torch.compiler.is_compiling() or transforms():
+    if matrix.is_meta or in_graph(matrix) or transforms():
         # No number to decide by: a fixed loop, in which those squarings that are too many change nothing.
         count = torch.ceil(torch.log2(size / enough)).clamp(0, _MOST_SQUARINGS)
         result = _polynomial(matrix * torch.exp2(-count))

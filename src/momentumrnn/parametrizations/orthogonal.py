@@ -31,7 +31,8 @@ class Orthogonal(nn.Module):
 
     The steps are counted by themselves, for any ``torch.optim.Optimizer`` that holds ``skew``, and each
     ``Optimizer.step`` once: a step that a gradient scaler skips is none, nor are the backward passes of
-    gradient accumulation. Where no such optimizer is, call ``rebase``.
+    gradient accumulation; an optimizer that steps another with the same parameters counts as two. Where no
+    such optimizer is, call ``rebase``.
 
     The optimizer's own state stays when the base changes. Near A = 0 a step dA moves U by B (dA - dAᵀ),
     whatever the base: averages of earlier gradients, and of their squares, keep their meaning in coordinates
@@ -103,7 +104,7 @@ class Orthogonal(nn.Module):
         places = torch.empty(entries.shape, dtype=torch.int64, device=device)
         self.register_buffer("places", places, persistent=False)
         self.reset_parameters()
-        self._begin()
+        self._follow()
 
     def reset_parameters(self) -> None:
         """Draw a new start, and forget the steps."""
@@ -127,8 +128,9 @@ class Orthogonal(nn.Module):
     @torch.no_grad()
     def rebase(self) -> None:
         """Make U the base and A zero; U stays what it is, to rounding."""
-        # Without it rounding would gather in the base from one projection to the next.
-        self.base.copy_(tightened(self()))
+        # Not tightened rounding would gather in the base from one projection to the next, nor in fewer bits.
+        with without_autocast(self.skew.device):
+            self.base.copy_(tightened(self()))
         self.skew.zero_()
         self.changes += 1
         self._changes += 1
@@ -153,7 +155,7 @@ class Orthogonal(nn.Module):
             raise InputError(
                 f"expected an orthogonal matrix of shape {tuple(self.base.shape)}, got {tuple(matrix.shape)}"
             )
-        given, one = matrix.cpu().double(), torch.eye(self.size, dtype=torch.float64)
+        given, one = matrix.cpu().double(), torch.eye(self.size, dtype=torch.float64, device="cpu")
         distance = (given.t() @ given - one).abs().max() if self.size else one.sum()
         if not distance < 1e-3:
             raise InputError(
@@ -181,6 +183,9 @@ class Orthogonal(nn.Module):
         # The numbers again where reading them costs no wait for a device.
         if not self.steps.is_meta:
             self._steps, self._changes = int(self.steps), int(self.changes)
+        self._follow()
+
+    def _follow(self) -> None:
         if self.rebase_every is not None:
             follow(self)
 
@@ -192,7 +197,7 @@ class Orthogonal(nn.Module):
         self._begin()
 
     def _upper(self) -> Tensor:
-        rows, columns = torch.triu_indices(self.size, self.size, 1)
+        rows, columns = torch.triu_indices(self.size, self.size, 1, device="cpu")
         places: Tensor = rows * self.size + columns
         return places
 

@@ -38,7 +38,9 @@ def follow(follower: Follower) -> None:
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    if not _followers:
+    # What a gradient scaler leaves with an optimizer that passes over a step by itself.
+    overflown = getattr(optimizer, "found_inf", None)
+    if not _followers or (overflown is not None and bool(overflown)):
         return
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for follower in list(_followers):

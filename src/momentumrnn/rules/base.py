@@ -46,6 +46,15 @@ class Rule(nn.Module, ABC):
     state_type: ClassVar[type[Any]]
     ranges: ClassVar[dict[str, Range]]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # A step written for another run than the class's own would compute something else.
+        of_run, of_step = (
+            next(k for k, base in enumerate(cls.__mro__) if name in vars(base)) for name in ("run", "step")
+        )
+        if of_run < of_step:
+            cls.step = Rule.step  # type: ignore[method-assign]
+
     def __init__(self, start: dict[str, float], *, velocity: Velocity, learnable: Learnable) -> None:
         super().__init__()
         owner = type(self).__name__
@@ -104,13 +113,14 @@ class Rule(nn.Module, ABC):
         Args:
             drive: (T, B, C), T >= 1.
             state: the rule's ``state_type`` with the batch first, or ``None``.
-            lengths: (B,) integers; the returned state is the one after each sequence's own length.
+            lengths: (B,) integers from 1 to T; the returned state is the one after each one's own length.
 
         Returns:
             The gate input (T, B, C) in the drive's dtype, and the new state, float32 at least.
 
         Raises:
-            InputError: a drive without steps or not (T, B, C), or a state of another size.
+            InputError: a drive without steps, not (T, B, C) or of no floating dtype, or a state of another
+                type or size.
         """
         self._check(drive, state)
         size = _sequences_at_a_time(drive)
@@ -160,6 +170,13 @@ class Rule(nn.Module, ABC):
     def _check(self, drive: Tensor, state: RuleState) -> None:
         """Raise ``InputError`` for a drive or state whose shape the rule cannot take."""
         owner = type(self).__name__
+        if not drive.is_floating_point():
+            raise InputError(f"{owner}: expected a drive of a floating dtype, got {drive.dtype}")
+        if state is not None and not isinstance(state, self.state_type):
+            raise InputError(
+                f"{owner}: expected a state of type {self.state_type.__name__}, as the rule returns, got "
+                f"{type(state).__name__}"
+            )
         if drive.dim() != 3 or drive.shape[0] == 0:
             raise InputError(
                 f"{owner}: expected a drive (T, B, C) with at least one step, got one of shape "

@@ -28,7 +28,7 @@ def adaptive_rule(
     packed: PackedRows | None,
 ) -> tuple[Tensor, RuleState, RuleInputs]:
     """Apply the rule; see ``momentumrnn.kernels.adaptive.AdaptiveRule``. Under autocast d alone is low."""
-    if not autocasts(weight.device):
+    if not autocasts(weight):
         return _rule(x, weight, bias, rule, state, packed)
     dtype = torch.get_autocast_dtype(weight.device.type)
     # Not W and x: of a drive that is all but zero the rule makes a step of full size, in a direction that

@@ -104,7 +104,7 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor]:
     kind = weight_hh.device.type
     # Under autocast all but c is in its dtype, as in torch's own recurrences.
-    dtype = torch.get_autocast_dtype(kind) if autocasts(weight_hh.device) else weight_hh.dtype
+    dtype = torch.get_autocast_dtype(kind) if autocasts(weight_hh) else weight_hh.dtype
     d, weight_hh, h_0 = inputs.multiplied().to(dtype), weight_hh.to(dtype), h_0.to(dtype)
     output, h_n, c_n = recurrence(
         cell,

@@ -166,7 +166,7 @@ def _forward(
 
 def _last_rows(call: _Call, batch_sizes: Tensor) -> Tensor:
     """Return the row of each sequence's last step."""
-    sequence = torch.arange(call.batch)
+    sequence = torch.arange(call.batch, device=batch_sizes.device)
     step = (batch_sizes.unsqueeze(1) > sequence).sum(0) - 1
     starts = batch_sizes.cumsum(0) - batch_sizes
     return (starts[step] + sequence).to(call.starts.device, non_blocking=True)
@@ -262,8 +262,10 @@ def _multiply_out(
     if batch_sizes is None:
         before = rows[: later.shape[0]]
     else:
-        step = torch.repeat_interleave(torch.arange(call.steps), batch_sizes)[call.batch :]
-        before = rows[(torch.arange(call.batch, rows.shape[0]) - batch_sizes[step - 1]).to(rows.device)]
+        here = batch_sizes.device
+        step = torch.repeat_interleave(torch.arange(call.steps, device=here), batch_sizes)[call.batch :]
+        row = torch.arange(call.batch, rows.shape[0], device=here)
+        before = rows[(row - batch_sizes[step - 1]).to(rows.device)]
     grad_weight.addmm_(later.t(), before)
     torch.mm(first, weight_hh, out=grad_h_0)
 
