@@ -29,5 +29,9 @@ class CheckpointError(RuntimeError):
     """A checkpoint or a run folder that cannot be used."""
 
 
+class InUseError(CheckpointError):
+    """A folder that another process holds."""
+
+
 class DivergedError(RuntimeError):
     """A training run whose loss is no longer a finite number, or has grown a million times."""

@@ -109,7 +109,11 @@ def test_memory_is_measured_where_it_is_asked_for(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("pressed", "code", "told"),
-    [(KeyboardInterrupt, 130, "what was measured before is in bench"), (RuntimeError, None, "")],
+    [
+        (KeyboardInterrupt, 130, "what was measured before is in bench"),
+        (RuntimeError, 2, "out of memory"),
+        (AssertionError, None, ""),
+    ],
 )
 def test_what_was_measured_is_kept(monkeypatch, capsys, tmp_path, pressed, code, told):
     def plan(options):
@@ -156,6 +160,10 @@ def test_errors(capsys, monkeypatch, tmp_path):
     assert "use --device cpu" in error_of(capsys, "--device", "cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert "expected --device cpu, got cuda" in error_of(capsys, "--device", "cuda", "--isa", "avx2")
+    with monkeypatch.context() as patch:
+        # As where every model that was named is another library's, which is not installed.
+        patch.setattr("momentumrnn.cli.bench.planned_tasks", lambda options: [])
+        assert "nothing to measure" in error_of(capsys, "--sweep", "--quick", "--models", "LSTM")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
     assert "--out file: expected a folder" in error_of(capsys, *SMALL, "--out", "file")

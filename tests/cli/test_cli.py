@@ -146,6 +146,33 @@ def test_what_the_system_refuses_is_no_traceback(capsys, tmp_path, monkeypatch):
     assert "No such file or directory" in error_of(capsys, "train", "digits-lstm")
 
 
+@pytest.mark.parametrize(
+    "raised",
+    [
+        MemoryError("no room"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB\nand more"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_too_little_memory_is_no_traceback(capsys, monkeypatch, raised):
+    def failed(words):
+        raise raised
+
+    monkeypatch.setattr("momentumrnn.cli.commands.run_command", failed)
+    told = error_of(capsys, "train", "digits-lstm")
+    assert "out of memory" in told
+    assert "make the batch, the sequences or the model smaller" in told
+
+
+def test_another_error_of_torch_is_a_bug(monkeypatch):
+    def failed(words):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr("momentumrnn.cli.commands.run_command", failed)
+    with pytest.raises(RuntimeError, match="shapes"):
+        main(["train", "digits-lstm"])
+
+
 @pytest.mark.parametrize("words", [("data", "list"), ("report", "here")])
 def test_a_reader_that_has_gone_and_a_terminal_without_dashes(words, tmp_path):
     """Neither costs a file or ends in a traceback."""

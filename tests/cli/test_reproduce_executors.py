@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,13 @@ from momentumrnn.cli.reproducing.work import perform
 from momentumrnn.training import load_recipe, train
 from momentumrnn.training.checkpoint import load_latest_checkpoint
 from momentumrnn.training.history import read_metrics
+from momentumrnn.training.lock import FolderLock
 
 
-def job(place, *changes, name="adding", recipe="adding-100-rmsprop-dtriv-128", kind="train"):
-    """About a second of work, with a checkpoint after every step."""
-    small = ["training.steps_per_epoch=40", "training.epochs=2", "model.hidden_size=16", "data.length=60"]
-    small = small if recipe.startswith("adding") else []
+def job(place, *changes, name="adding", recipe="adding-100-rmsprop-dtriv-128", kind="train", epochs=2):
+    """About half a second of work an epoch, with a checkpoint after every step."""
+    small = ["training.steps_per_epoch=40", "model.hidden_size=16", "data.length=60"]
+    small = [*small, f"training.epochs={epochs}"] if recipe.startswith("adding") else []
     built = load_recipe(recipe).override([*small, "training.checkpoint_seconds=0.01", *changes])
     return Job(
         kind=kind, name=name, recipe=built, place=place, data=None, device="cpu", threads=1, smoke=True
@@ -37,7 +40,8 @@ class Witness:
         self.said, self.outcomes, self.begun = [], {}, []
 
     def tell(self, name, event, values):
-        if event == "begin":
+        # Of others that are begun beside it nothing is known of this place.
+        if event == "begin" and name == "adding":
             self.begun.append((values["epoch"], values["step"]))
 
     def say(self, text):
@@ -95,19 +99,21 @@ def test_on_ray_a_run_stopped_and_then_killed_ends_as_one_that_was_not(tmp_path,
     # A cluster that happens to run here is not to be used.
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("momentumrnn.cli.reproducing.cluster.ADDRESS", "local")
+    # A cluster hears of a stop a second later.
+    long = partial(job, epochs=8)
     place, other = tmp_path / "run", tmp_path / "other"
     stopping = Witness(place, lambda: True)
-    outcomes = RayExecutor(1, 1).run([job(place), job(other, name="other")], stopping, stopping)
+    outcomes = RayExecutor(1, 1).run([long(place), long(other, name="other")], stopping, stopping)
     assert {name: outcome.state for name, outcome in outcomes.items()} == {"adding": "stopped"}
     assert not other.exists()
 
     killing = Witness(place, lambda: kill_holder(place))
-    jobs = [job(place), job(other, name="other")]
+    jobs = [long(place), long(other, name="other")]
     outcomes = RayExecutor(2, None).run(jobs, killing, killing)
     assert {outcome.state for outcome in outcomes.values()} == {"done"}
     assert "adding: its process was lost; another goes on with it" in killing.said
     assert killing.begun != [(1, 0), (1, 0)]
-    train(job(place).recipe, tmp_path / "alone", threads=1)
+    train(long(place).recipe, tmp_path / "alone", threads=1)
     assert_same_run(place, tmp_path / "alone")
     assert_same_run(other, tmp_path / "alone")
 
@@ -164,6 +170,33 @@ def test_a_stop_before_a_job_is_begun_is_heeded(tmp_path, asked):
     ended = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(event, values["state"]) for event, values in ended if event == "ended"] == [("ended", "stopped")]
     assert not read_metrics(place / "metrics.csv")
+
+
+def test_a_folder_that_is_free_only_a_little_later(tmp_path, monkeypatch):
+    """A process of a call that was killed has not noticed yet."""
+    place, told = tmp_path / "run", []
+    place.mkdir()
+    monkeypatch.setattr(work, "SECONDS_BETWEEN_TRIES", 0.01)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    lock = FolderLock(place / "run.lock")
+    with ExitStack() as held:
+        held.enter_context(lock)
+        monkeypatch.setattr(work.time, "sleep", lambda seconds: told.append(seconds) or held.close())
+        outcome = perform(job(place).to_message(), lambda *_: None)
+    assert (outcome.state, told) == ("done", [0.01])
+    with lock:
+        monkeypatch.setattr(work, "SECONDS_FOR_ANOTHER", 0.0)
+        other = job(place, "optimizer.lr=0.1").to_message()
+        assert perform(other, lambda *_: None).state == "failed"
+
+
+def test_a_stop_that_comes_when_all_is_done_changes_nothing(tmp_path, monkeypatch):
+    def tell(event, values):
+        if event == "epoch" and values["columns"]["epoch"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    assert perform(job(tmp_path / "run").to_message(), tell).state == "done"
 
 
 def test_whatever_goes_wrong_is_the_outcome(tmp_path, monkeypatch):

@@ -79,6 +79,15 @@ def test_what_over_says():
     assert type(definition).from_json(definition.to_json(), "here") == definition
 
 
+def test_a_number_of_steps_is_whole_though_it_may_be_infinite():
+    over = ["model.rebase_every=1:100"]
+    (axis,) = planned_sweep("pmnist-dtriv-170", over, []).axes
+    assert axis == Range("model.rebase_every", 1, 100)
+    assert isinstance(axis.low, int)
+    with pytest.raises(ValueError, match=r"expected a whole number at either end, got '1\.5'"):
+        planned_sweep("pmnist-dtriv-170", ["model.rebase_every=1.5:100"], [])
+
+
 def test_keys_that_only_fit_together():
     over = ["model.num_layers=2,3", "model.dropout=0.1:0.5"]
     assert len(planned_sweep("digits-lstm", over, []).axes) == 2
@@ -296,28 +305,39 @@ def test_the_line_to_train_the_best_trains_it(undisturbed, capsys, tmp_path):
 
 KILLED = """
 import os, signal, sys
-import momentumrnn.training.loop as loop
 from momentumrnn.cli import main
 from momentumrnn.cli.sweeping.progress import Teller
+from momentumrnn.training.run_folder import RunFolder
 
-epoch = Teller.epoch
-def kill(self, row):
-    if self._run == "trial-001" and row.epoch == 1:
+owner, name = {"told": (Teller, "epoch"), "written": (RunFolder, "write_history")}[sys.argv[1]]
+original = getattr(owner, name)
+def kill(self, given, *more):
+    run = self._run if owner is Teller else self.path.name
+    row = given if owner is Teller else given[-1] if given else None
+    if run == "trial-001" and row is not None and row.epoch == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    epoch(self, row)
-Teller.epoch = kill
-main(sys.argv[1:])
+    original(self, given, *more)
+setattr(owner, name, kill)
+main(sys.argv[2:])
 """
 
 
-def test_killed_and_gone_on_with_is_the_same_sweep(undisturbed, tmp_path):
+# In the second the checkpoint knows of an epoch that the metrics do not.
+@pytest.mark.parametrize(("before", "known"), [("told", 1), ("written", 0)])
+def test_killed_and_gone_on_with_is_the_same_sweep(undisturbed, tmp_path, before, known):
     out = tmp_path / "killed"
-    done = subprocess.run([sys.executable, "-c", KILLED, *words(out)], capture_output=True)
+    done = subprocess.run([sys.executable, "-c", KILLED, before, *words(out)], capture_output=True)
     assert done.returncode == -9, done.stderr
-    assert len(read_metrics(out / "trial-001" / "metrics.csv")) == 1
+    assert len(read_metrics(out / "trial-001" / "metrics.csv")) == known
     assert not (out / "trials.csv").exists()
     assert main(words(out)) == 0
     pd.testing.assert_frame_equal(table_of(out), table_of(undisturbed))
+    curves = [
+        [trial.intermediate_values for trial in study_file._load(folder / study_file.JOURNAL, None).trials]
+        for folder in (out, undisturbed)
+    ]
+    assert curves[0] == curves[1]
+    assert [len(curve) for curve in curves[0]] == [2, 2, 2]
     assert sorted(path.name for path in out.glob("trial-*")) == ["trial-000", "trial-001", "trial-002"]
     for name in ("trial-000", "trial-001", "trial-002"):
         mine, theirs = (read_metrics(folder / name / "metrics.csv") for folder in (out, undisturbed))

@@ -57,6 +57,8 @@ def test_what_is_damaged_is_left_out_with_its_name(tmp_path):
     for name in ("sound", "metrics", "recipe"):
         write_run(tmp_path / name, MNIST, epochs(90, 91))
     (tmp_path / "metrics" / "metrics.csv").write_text("epoch,step\n1,nonsense\n")
+    write_run(tmp_path / "long", MNIST, epochs(90, 91))
+    (tmp_path / "long" / "metrics.csv").write_text("x" * 200_000)
     (tmp_path / "recipe" / "recipe.toml").write_text("[data]\nname = 'mnist'\n")
     (tmp_path / "plan.toml").write_text("[plan]\nseeds = 'many'\n")
     found = find_runs([tmp_path])
@@ -235,3 +237,21 @@ def test_measurements_without_runs_are_shown(tmp_path):
     (tmp_path / "cost.csv").write_text("panel,row\nx,y\n")
     report = build_report(find_runs([tmp_path]))
     assert any("cost.csv: expected the columns panel, row, train_seconds" in told for told in report.warnings)
+
+
+def test_runs_on_other_data_are_no_rows_of_one_table(tmp_path):
+    """Errors of words out of two vocabularies, or of other examples, cannot be compared."""
+    changes = ((), ("data.subset=64",), ("data.validation=0",))
+    for number, change in enumerate(changes):
+        for name in ("mnist-lstm-128", "mnist-momentum-lstm-128"):
+            recipe = load_recipe(name).override([*change, "training.epochs=2"])
+            write_run(tmp_path / f"{name}-{number}", recipe, epochs(90, 91))
+    (section,) = build_report(find_runs([tmp_path])).sections
+    titles = [result.title for result in section.results]
+    assert sorted(titles) == [
+        "mnist, 0 held out",
+        "mnist, 5,000 held out",
+        "mnist, 64 sequences of each part",
+    ]
+    labels = [[row.label for row in result.rows] for result in section.results]
+    assert labels == [["LSTM", "MomentumLSTM"]] * 3

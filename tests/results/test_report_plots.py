@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 from momentumrnn.analysis import GradientHistory
 from momentumrnn.results import build_report, find_runs
 from momentumrnn.results.gradient_records import gradient_file
-from momentumrnn.results.plots import look
+from momentumrnn.results.plots import look, render
 from momentumrnn.tasks.contract import LOSS
 from momentumrnn.training import load_recipe
 from momentumrnn.training.experiments import load_experiment
@@ -56,6 +56,17 @@ def test_training_at_the_left_test_at_the_right(tmp_path):
         assert axes.get_yscale() == "linear"
     assert "mean of 2 seeds" in drawing.figure.get_suptitle()
     assert "Not run: MomentumLSTM, AdamLSTM" in drawing.text
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_a_dollar_is_no_mathematics(tmp_path, suffix):
+    add(tmp_path, "adding-100-adam-lstm-128", 0, [0.2, 1e-4], train_loss=[0.2, 1e-4])
+    figure = adding(tmp_path, [[0.2, 0.1], [0.4, 0.2]]).figure
+    figure.suptitle("txt$_$ and cost \\$5$")
+    # Twice: the names at a logarithmic axis are mathematics, and made by then.
+    drawn = [render(figure, suffix) for _ in range(2)]
+    assert len(drawn[0]) == pytest.approx(len(drawn[1]), rel=0.01)
+    assert figure.get_suptitle() == r"txt\$_\$ and cost \$5\$"
 
 
 def test_the_title_says_that_models_have_unequal_numbers_of_seeds(tmp_path):

@@ -1,6 +1,7 @@
 """Whole runs on digits with a model of a few numbers."""
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -137,6 +138,62 @@ def test_interrupted_and_gone_on_with_is_the_same_run(tiny, undisturbed, tmp_pat
     assert train(tiny, folder).finished
     assert_same_outcome(folder, undisturbed)
     assert len(json.loads((folder / "versions.json").read_text())["starts"]) == 2
+
+
+class ActsAfter(Silent):
+    """Calls something once, after a given epoch."""
+
+    def __init__(self, epoch, action):
+        self.when, self.action = epoch, action
+
+    def epoch(self, row):
+        if row.epoch == self.when:
+            self.action()
+
+
+@pytest.mark.parametrize("press", [press_ctrl_c, terminate])
+def test_interrupted_when_all_is_done(tiny, undisturbed, tmp_path, press):
+    """What the caller does next is not to begin."""
+    folder = tmp_path / "interrupted"
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, folder, progress=ActsAfter(3, press))
+    assert train(tiny, folder).already_finished
+    assert_same_outcome(folder, undisturbed)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def killed(*_):
+    raise Killed
+
+
+@pytest.mark.parametrize("place", ["metrics", "events"])
+def test_whoever_is_told_of_epochs_hears_of_each(tiny, tmp_path, monkeypatch, place):
+    """The checkpoint of epoch 2 is written, its metrics or TensorBoard's events are not."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, heard = tmp_path / "run", []
+    listener = Silent()
+    listener.epoch = lambda row: heard.append(row.epoch)
+    write, tell = RunFolder.write_history, loop._tell
+    with monkeypatch.context() as patch:
+        if place == "metrics":
+            patch.setattr(
+                RunFolder, "write_history", lambda *given: (killed if len(given[1]) == 2 else write)(*given)
+            )
+        else:
+            patch.setattr(loop, "_tell", lambda *given: (killed if given[1].epoch == 2 else tell)(*given))
+        with pytest.raises(Killed):
+            train(tiny, folder, progress=listener)
+    assert heard == [1]
+    assert len(read_metrics(folder / "metrics.csv")) == (1 if place == "metrics" else 2)
+    train(tiny, folder, progress=listener)
+    # Metrics can be read by whoever comes again; what is in them is not told once more.
+    assert heard == ([1, 2, 3] if place == "metrics" else [1, 3])
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]
 
 
 def test_interrupted_while_evaluating(tiny, undisturbed, tmp_path, every_step, monkeypatch):
@@ -384,6 +441,15 @@ def test_a_lock_is_released_when_its_holder_fails(tmp_path):
     with pytest.raises(RuntimeError), FolderLock(tmp_path / "run.lock"):
         raise RuntimeError
     with FolderLock(tmp_path / "run.lock"), pytest.raises(CheckpointError, match="in use by another process"):
+        FolderLock(tmp_path / "run.lock").__enter__()
+
+
+def test_a_file_system_without_locks_is_no_other_process(tmp_path, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("momentumrnn.training.lock._lock", refuse)
+    with pytest.raises(CheckpointError, match=r"cannot be locked \(No locks available\).*--out"):
         FolderLock(tmp_path / "run.lock").__enter__()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from momentumrnn.cli.benchmarking.errors import BenchmarkError
 from momentumrnn.cli.benchmarking.instruction_sets import held_to
 from momentumrnn.cli.benchmarking.machine import describe_machine
 from momentumrnn.cli.benchmarking.measurement import Measurement, to_frame, without_repetition
@@ -27,7 +28,7 @@ def bench(options: Options, out: Path) -> None:
         out: Where tables and plots go.
 
     Raises:
-        BenchmarkError: The kernels cannot be held to that instruction set.
+        BenchmarkError: The kernels cannot be held to that instruction set, or no model can be measured.
         CheckpointError: The folder cannot be made, or not written into.
         KeyboardInterrupt: Ctrl-C; what was measured until then was written before.
     """
@@ -37,8 +38,10 @@ def bench(options: Options, out: Path) -> None:
     measured: list[Measurement] = []
     with held_to(options.isa):
         machine = describe_machine(options.device)
-        make_folder(out)
         tasks = planned_tasks(options)
+        if not tasks:
+            raise BenchmarkError(f"nothing to measure; {'; '.join(notes([], options))}")
+        make_folder(out)
         try:
             with Watcher(tasks, console) as watcher:
                 for task in tasks:

@@ -58,7 +58,7 @@ def bench(
         quick: Small shapes, few turns and no memory, to see in seconds that it works.
         sweep: Measure along T, B and h instead.
         reference: Time Python loops over time at long shapes, too.
-        memory: Measure peak memory, each model in a process of its own.
+        memory: Measure peak memory, each model in a process of its own; not of quick and swept shapes.
         isa: Hold the C++ kernels to an instruction set, such as avx2.
         device: Where to run.
         precision: What to compute in, bfloat16 by autocast; float32 where absent, all three on cuda.

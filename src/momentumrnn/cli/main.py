@@ -41,6 +41,7 @@ EXTRA = {
 }
 # What further extras bring, and which.
 FURTHER = {"optuna": "sweep"}
+NO_MEMORY = ("out of memory", "can't allocate memory")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,9 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader, such as `head`, has gone; nothing is left to be said, at the end of the process either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        # torch's own is a RuntimeError, on the CPU one like any other.
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
+            raise
+        said = str(error).partition("\n")[0]
         return _fail(
-            f"error: out of memory ({error}); make the batch, the sequences or the model smaller", FAILED
+            f"error: out of memory ({said}); make the batch, the sequences or the model smaller", FAILED
         )
     except OSError as error:
         return _fail(f"error: {error}", FAILED)

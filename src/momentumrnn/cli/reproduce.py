@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from momentumrnn.cli.reproducing.at_once import choose_at_once, this_machine
-from momentumrnn.cli.reproducing.cluster import RayExecutor
+from momentumrnn.cli.reproducing.cluster import RayExecutor, find_ray
 from momentumrnn.cli.reproducing.cost import cost_panels, measure_cost
 from momentumrnn.cli.reproducing.errors import ReproduceError
 from momentumrnn.cli.reproducing.estimates import Estimate, estimate, seconds_left
@@ -72,6 +72,8 @@ def reproduce(options: Options) -> None:
         KeyboardInterrupt: Ctrl-C; runs were stopped with a checkpoint.
     """
     console, clock = Console(), Clock(options.minutes)
+    if options.executor == "ray":
+        find_ray()
     check_folder(options.out)
     _whole_plan(options)
     runs = survey(options.plan, options.out)
@@ -93,7 +95,7 @@ def reproduce(options: Options) -> None:
         try:
             clock.check()
             _measure_cost(options, clock, console)
-            outcomes = _make(possible, at_once, estimates, options, clock, console)
+            _make(possible, at_once, estimates, options, clock, console, outcomes)
             clock.check()
         except TimeIsOutError:
             console.print(f"{options.minutes:g} minutes are over; the same command goes on")
@@ -178,7 +180,9 @@ def _make(
     options: Options,
     clock: Clock,
     console: Console,
-) -> dict[str, Outcome]:
+    outcomes: dict[str, Outcome],
+) -> None:
+    """Make runs, and note what comes of each, however this ends."""
     jobs = [
         Job(
             kind="gradients" if run.gradients else "train",
@@ -194,12 +198,15 @@ def _make(
         for run in possible
     ]
     if not jobs:
-        return {}
+        return
     executor: LocalExecutor | RayExecutor
     executor = LocalExecutor(at_once) if options.executor == "local" else RayExecutor(at_once, options.jobs)
     seconds = {run.name: seconds_left(run, estimates) for run in possible}
     with Watcher(seconds, at_once, console) as watcher:
-        return executor.run(jobs, watcher, clock)
+        try:
+            executor.run(jobs, watcher, clock)
+        finally:
+            outcomes.update(watcher.outcomes)
 
 
 def _conclude(

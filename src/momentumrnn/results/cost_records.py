@@ -66,7 +66,7 @@ def read_costs(folder: Path) -> dict[tuple[str, str], Cost]:
                 )
                 for line in csv.DictReader(stream)
             }
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise CheckpointError(
             f"{path}: expected the columns {', '.join(COLUMNS)}, got something else ({error}); delete it, "
             "and momentumrnn reproduce cost measures anew"

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from momentumrnn.results.numbers import show_range
@@ -34,6 +36,7 @@ DASHES = (
 # Losses further apart than this are drawn on a logarithmic axis.
 DECADES = 1.5
 FORMATS = ("png", "svg")
+UNESCAPED = re.compile(r"(?<!\\)\$")
 
 
 def convergence_figure(runs: Sequence[RunRecord], title: str) -> Figure:
@@ -185,6 +188,10 @@ def render(figure: Figure, suffix: str) -> bytes:
         figure: Any.
         suffix: ``png`` or ``svg``.
     """
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        # Names of folders and models, not mathematics. Those at an axis' ticks are made while it is drawn.
+        text.set_text(UNESCAPED.sub(r"\$", text.get_text()))
     drawn = io.BytesIO()
     figure.savefig(drawn, format=suffix, dpi=150)
     return drawn.getvalue()

@@ -8,6 +8,7 @@ from momentumrnn.results.runs import RunRecord, counted, group_runs, label_model
 from momentumrnn.tasks import Baseline, Metric
 from momentumrnn.training.experiments import Panel, Row
 from momentumrnn.training.recipe import Recipe
+from momentumrnn.training.sections import DataSection
 
 NOT_RUN, NOTHING_YET, UNFINISHED = "not run", "nothing yet", "*"
 
@@ -125,16 +126,22 @@ def other_results(runs: Sequence[RunRecord]) -> list[PanelResult]:
     Args:
         runs: Any.
     """
-    by_data: dict[str, list[RunRecord]] = {}
+    by_data: dict[DataSection, list[RunRecord]] = {}
     for run in runs:
-        by_data.setdefault(show_data(run.recipe.data), []).append(run)
+        by_data.setdefault(run.recipe.data, []).append(run)
+    names = [show_data(data) for data in by_data]
     return [
         PanelResult(
-            title,
+            # Where two are called alike it is what is held out that differs.
+            title if names.count(title) == 1 else f"{title}, {_held_out(data)}",
             members[0].recipe.task().metric,
             tuple(
                 RowResult(label, same[0].recipe, tuple(same)) for label, same in group_runs(members).items()
             ),
         )
-        for title, members in by_data.items()
+        for title, (data, members) in zip(names, by_data.items(), strict=True)
     ]
+
+
+def _held_out(data: DataSection) -> str:
+    return "its own validation split" if data.validation is None else f"{data.validation:,} held out"

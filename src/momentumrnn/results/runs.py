@@ -145,7 +145,13 @@ def show_data(data: DataSection) -> str:
     >>> show_data(DataSection("adding", length=750))
     'adding, T = 750'
     """
-    parts = [data.name, data.folder, data.length and f"T = {data.length:,}"]
+    parts = [
+        data.name,
+        data.folder,
+        data.length and f"T = {data.length:,}",
+        data.vocabulary and f"{data.vocabulary:,} words",
+        data.subset and f"{data.subset:,} sequences of each part",
+    ]
     return ", ".join(part for part in parts if part)
 
 

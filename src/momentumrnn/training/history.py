@@ -179,7 +179,7 @@ def read_metrics(path: Path) -> tuple[Epoch, ...]:
             reader = csv.DictReader(stream)
             metric = _metric_of(reader.fieldnames or ())
             return tuple(_parse(row, metric) for row in reader)
-    except (ValueError, TypeError, UnicodeDecodeError) as error:
+    except (ValueError, TypeError, csv.Error) as error:
         raise CheckpointError(
             f"{path}: cannot be read as metrics: {error}. Delete it, and momentumrnn train writes it anew "
             "from the run's checkpoint"

@@ -24,6 +24,8 @@ class Interrupt:
 def catch_interrupts() -> Iterator[Interrupt]:
     """Turn Ctrl-C and SIGTERM into a flag while the context lasts.
 
+    One that nobody looked at is a ``KeyboardInterrupt`` when it ends: what comes next is not to begin.
+
     An exception raised in the middle of an optimizer's step would leave half of the weights updated, and
     the checkpoint written then would be no state that an undisturbed run passes through.
     """
@@ -39,3 +41,5 @@ def catch_interrupts() -> Iterator[Interrupt]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if interrupt.requested:
+        raise KeyboardInterrupt

@@ -1,11 +1,12 @@
 """A lock on a folder that the operating system takes back when its process ends, however it ends."""
 
+import errno
 import os
 import sys
 from pathlib import Path
 from types import TracebackType
 
-from momentumrnn.errors import CheckpointError
+from momentumrnn.errors import CheckpointError, InUseError
 
 
 class FolderLock:
@@ -15,7 +16,8 @@ class FolderLock:
         path: The lock file; it stays when the lock is released, and means nothing by itself.
 
     Raises:
-        CheckpointError: On entering, when another process holds it.
+        InUseError: On entering, when another process holds it.
+        CheckpointError: On entering, when the file system knows no locks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,9 +29,15 @@ class FolderLock:
         try:
             _lock(descriptor)
         except OSError as error:
-            holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+            held = error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip() if held else ""
             os.close(descriptor)
-            raise CheckpointError(
+            if not held:
+                raise CheckpointError(
+                    f"{self._path}: cannot be locked ({error.strerror}), so that nothing would keep a second "
+                    "process away; choose a folder on another file system with --out"
+                ) from error
+            raise InUseError(
                 f"{self._path.parent} is in use by another process{f' ({holder})' if holder else ''}; "
                 "wait for it, end it, or choose another folder with --out"
             ) from error

@@ -74,6 +74,7 @@ class Loop:
         self.carried = CarriedState(processes)
         self.averaging = Averaging(recipe.optimizer.average_after)
         self.history: list[Epoch] = []
+        self.untold: list[Epoch] = []
         self.epoch, self.step = 1, 0
         self.seconds_before = 0.0
         self.totals = Totals(processes, fabric.device)
@@ -98,6 +99,8 @@ class Loop:
         )
         try:
             with self._tensorboard() as events:
+                for row in self.untold:
+                    self.progress.epoch(row)
                 while self.epoch <= training.epochs:
                     self.started = time.monotonic() - self.seconds_before
                     self._train_epoch()
@@ -275,7 +278,9 @@ class Loop:
         self.divergence.limit.copy_(state.get("loss_limit", self.divergence.limit))
         self.history = [Epoch.from_columns(row, self.task.metric) for row in state["history"]]
         restore_own_state(self.processes, self.totals, state)
-        # A process killed between the two leaves metrics one epoch behind the checkpoint.
+        # Killed between the two, a process leaves metrics an epoch behind the checkpoint; nobody was told.
+        written = self._write(lambda: len(self.run.history()))
+        self.untold = [] if written is None else self.history[written:]
         self._write(lambda: self.run.write_history(self.history, self.task.metric))
 
     @contextmanager
@@ -283,9 +288,17 @@ class Loop:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             from torch.utils.tensorboard import SummaryWriter
-        events = self._write(
-            lambda: SummaryWriter(str(self.run.tensorboard), purge_step=len(self.history) + 1)
-        )
+
+        def open_events() -> Any:
+            # The last epoch once more: whether it got there before the process was killed, nothing tells.
+            again = self.history[-max(1, len(self.untold)) :]
+            first = again[0].epoch if again else 1
+            events = SummaryWriter(str(self.run.tensorboard), purge_step=first)
+            for row in again:
+                _tell(events, row)
+            return events
+
+        events = self._write(open_events)
         try:
             yield events
         finally:
@@ -298,3 +311,5 @@ def _tell(events: Any, row: Epoch) -> None:
     for name, value in row.columns().items():
         if name not in ("epoch", "step") and value is not None:
             events.add_scalar(name.replace("_", "/", 1), value, row.epoch)
+    # By a thread of its own, which would be killed with the process.
+    events.flush()

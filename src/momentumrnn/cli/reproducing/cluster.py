@@ -65,7 +65,12 @@ def perform_on_cluster(message: dict[str, Any], board: Any) -> Outcome:
 
     def look() -> None:
         while not ended.wait(SECONDS_BETWEEN_LOOKS):
-            if ray.get(board.stopping.remote()):
+            try:
+                stopping = ray.get(board.stopping.remote())
+            except ray.exceptions.RayError:
+                # Begun again beside the driver, or lost with it, and then this process ends, too.
+                continue
+            if stopping:
                 # As Ctrl-C, but no signal: Ray blocks that one in its workers. Once: a second one would not
                 # wait for the checkpoint.
                 _thread.interrupt_main()
@@ -80,6 +85,21 @@ def perform_on_cluster(message: dict[str, Any], board: Any) -> Outcome:
         ended.set()
 
 
+def find_ray() -> Any:
+    """Import Ray.
+
+    Raises:
+        ReproduceError: It is not installed.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise ReproduceError(
+            "--executor ray: Ray is not installed; pip install 'momentumrnn[ray]', or '.[ray]'"
+        ) from error
+    return ray
+
+
 class RayExecutor:
     """Carries out jobs on a Ray cluster. One whose process is killed is begun again, and goes on.
 
@@ -92,13 +112,7 @@ class RayExecutor:
     """
 
     def __init__(self, at_once: int, bound: int | None) -> None:
-        try:
-            import ray
-        except ModuleNotFoundError as error:
-            raise ReproduceError(
-                "--executor ray: Ray is not installed; pip install 'momentumrnn[ray]', or '.[ray]'"
-            ) from error
-        self._ray: Any = ray
+        self._ray = find_ray()
         self._at_once, self._bound = at_once, bound
 
     def run(self, jobs: Sequence[Job], listener: Listener, stop: Stop) -> dict[str, Outcome]:
@@ -139,7 +153,12 @@ class RayExecutor:
 
     def _run(self, jobs: Sequence[Job], listener: Listener, stop: Stop) -> dict[str, Outcome]:
         ray = self._ray
-        board = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        # On the driver's machine: lost with another it would end runs that are well. Its process may be lost.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        kept = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+        board = ray.remote(**kept)(Board).remote()
         options: dict[str, Any] = {"num_cpus": jobs[0].threads, "max_retries": RETRIES}
         if jobs[0].device != "cpu" and ray.cluster_resources().get("GPU"):
             options["num_gpus"] = 1 / RUNS_ON_A_GPU

@@ -48,6 +48,9 @@ class Watcher:
         at_once: How many are made at once.
         console: Where it is told.
         clock: The time in seconds.
+
+    Attributes:
+        outcomes: What came of those that have ended, by name.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Watcher:
         console: Console,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.outcomes: dict[str, Outcome] = {}
         known = [value for value in seconds.values() if value]
         # One that was not measured counts as the others do on average.
         usual = sum(known) / len(known) if known else 1.0
@@ -97,6 +101,9 @@ class Watcher:
             self.say(f"{name}: {values['text']}")
         elif event == "begin":
             self._begin(name, values)
+        elif name not in self._stages:
+            # Its beginning was lost, with the process that events wait in on a cluster.
+            return
         elif event == "step":
             stage = self._stages[name]
             told = describe_values(values["loss"], stage.metric, values["metric"])
@@ -111,6 +118,7 @@ class Watcher:
 
     def ended(self, name: str, outcome: Outcome) -> None:
         """Say what came of a run, and take its bar away."""
+        self.outcomes[name] = outcome
         stage, weight = self._stages.pop(name, None), self._weights.pop(name)
         taken = weight if outcome.state == "done" else weight * stage.fraction() if stage else 0.0
         self._done_before += taken

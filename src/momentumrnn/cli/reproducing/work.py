@@ -1,6 +1,7 @@
 """Doing a job, in whatever process."""
 
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +11,14 @@ import torch
 from momentumrnn.cli.reproducing.gradients import record_gradients
 from momentumrnn.cli.reproducing.jobs import Job, Outcome
 from momentumrnn.cli.reproducing.steps import measure_steps
-from momentumrnn.errors import DataMissingError
+from momentumrnn.errors import DataMissingError, InUseError
 from momentumrnn.tasks.contract import ACCURACY, Metric
 from momentumrnn.training import RunResult, train
 from momentumrnn.training.history import Epoch, best_test_epoch, best_validation_epoch
 from momentumrnn.training.progress import duration
+from momentumrnn.training.run_folder import RunFolder
+
+SECONDS_FOR_ANOTHER, SECONDS_BETWEEN_TRIES = 60.0, 0.5
 
 # Called with an event's name and its values.
 Tell = Callable[[str, dict[str, Any]], None]
@@ -63,7 +67,7 @@ def perform(message: dict[str, Any], tell: Tell) -> Outcome:
             warnings.simplefilter("ignore", category)
         warnings.showwarning = lambda text, *_, **__: tell("warning", {"text": str(text)})
         try:
-            return _do(Job.from_message(message), tell)
+            return _once_free(Job.from_message(message), tell)
         except KeyboardInterrupt:
             return Outcome("stopped")
         except DataMissingError as error:
@@ -74,16 +78,33 @@ def perform(message: dict[str, Any], tell: Tell) -> Outcome:
             return Outcome("failed", str(error) if known else f"{type(error).__name__}: {error}")
 
 
+def _once_free(job: Job, tell: Tell) -> Outcome:
+    """Do it, after a while where a process of an earlier call, which was killed, has not stopped yet."""
+    until = time.monotonic() + SECONDS_FOR_ANOTHER
+    while True:
+        try:
+            return _do(job, tell)
+        except InUseError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(SECONDS_BETWEEN_TRIES)
+
+
 def _do(job: Job, tell: Tell) -> Outcome:
     if job.kind == "train":
-        result = train(
-            job.recipe,
-            job.place,
-            data=job.data,
-            device=job.device,
-            threads=job.threads,
-            progress=Telling(tell),
-        )
+        try:
+            result = train(
+                job.recipe,
+                job.place,
+                data=job.data,
+                device=job.device,
+                threads=job.threads,
+                progress=Telling(tell),
+            )
+        except KeyboardInterrupt:
+            result = RunFolder(job.place).result(job.recipe)
+            if not result.finished:
+                raise
         return Outcome("done", describe_result(result))
     torch.set_num_threads(job.threads)
     torch.set_flush_denormal(True)

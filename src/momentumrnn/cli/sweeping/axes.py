@@ -13,6 +13,8 @@ from momentumrnn.training.toml_io import parse_value
 
 FORM = "KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=a,b,c"
 MOST_CORNERS = 512
+# Of type float for the sake of inf alone.
+WHOLE = {"model.rebase_every"}
 Value = bool | int | float | str
 
 
@@ -169,7 +171,8 @@ def _range(key: str, given: str, kinds: set[Any]) -> Range:
         raise RecipeError(f"--over {key}: expected LOW:HIGH or LOW:HIGH:log, got {given!r}")
     if not kinds & {int, float}:
         raise RecipeError(f"--over {key}: it is no number; expected its values as a,b,c, got {given!r}")
-    kind, wanted = (float, "a finite number") if float in kinds else (int, "a whole number")
+    fractions = float in kinds and key not in WHOLE
+    kind, wanted = (float, "a finite number") if fractions else (int, "a whole number")
     ends: list[float] = []
     for text in (low_text, high_text):
         try:

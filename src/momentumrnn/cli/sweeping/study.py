@@ -61,6 +61,8 @@ class Study:
         asked = self._study.user_attrs.get(ASKED)
         if asked is None or asked["number"] != number:
             asked = {"number": number, "values": self._suggest(number)}
+            # Before it is written down, and asked for ever after.
+            list(self._definition.runs(asked["values"]))
             self._study.set_user_attr(ASKED, asked)
         return dict(asked["values"])
 
