@@ -425,6 +425,16 @@ def test_large_and_small_drives_keep_their_digits(isa, D):
             assert error(d, expected) < 1e-5
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_smallest_eps(isa):
+    """Its square is the smallest float32 that is not flushed to zero, and a half of that would be."""
+    rule = rules.Adam(0.9, 1.0, 0.0, 2.0**-63).bind(1)
+    x, weight = torch.tensor([1e-10, 0.0, 0.0]).reshape(3, 1, 1), torch.ones(1, 1)
+    with forced_isa(isa):
+        d = adaptive_rule(x, weight, None, rule, None, None)[0]
+    assert_close(d, rule(x)[0], rtol=1e-5, atol=0.0)
+
+
 @pytest.mark.parametrize("layout", ["transposed", "strided"])
 @pytest.mark.parametrize("D", [1, 5, 17])
 def test_how_the_tensors_lie_in_memory_does_not_matter(D, layout):

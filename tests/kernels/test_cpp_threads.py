@@ -1,5 +1,6 @@
 """The C++ kernels among threads and processes: called from many, forked away from, given fewer than asked."""
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -214,6 +215,35 @@ def test_a_forked_process_computes_the_same(split, two_threads):
             # Nor does the parent lose its own.
             assert check()
         assert in_a_child(lambda: check() and in_a_child(check) == 0) == 0
+
+
+LOADED_IN_THE_CHILD = """
+import os
+import torch
+import momentumrnn
+from momentumrnn.kernels.extension import extension
+
+torch.set_num_threads(2)
+# Large enough for torch to begin its threads.
+(torch.randn(4_000_000) * 2).sum()
+layer = momentumrnn.LSTM(4, 64).requires_grad_(False)
+child = os.fork()
+if child == 0:
+    layer(torch.randn(200, 32, 4))
+    os._exit(0 if extension() is not None else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@needs_fork
+def test_kernels_that_are_loaded_in_a_forked_process():
+    """Nobody was there to notice the fork but this package in Python."""
+    with subprocess.Popen([sys.executable, "-c", LOADED_IN_THE_CHILD], start_new_session=True) as parent:
+        try:
+            assert parent.wait(PATIENCE) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(parent.pid, signal.SIGKILL)
 
 
 @needs_fork

@@ -330,6 +330,15 @@ def test_more_than_there_is_raises_and_breaks_nothing(pool):
     assert make(pool).fill_(1.0).sum() == LARGE
 
 
+def test_what_there_was_no_memory_for_is_no_peak(pool):
+    pool.empty_pool()
+    with pytest.raises(MemoryError):
+        pool.empty([1 << 45], False)
+    for n in range(1, 9):
+        make(pool, n * LARGE)
+    assert idle(pool) == 8 * LARGE * 4
+
+
 AT_THE_END = """
 import torch
 from momentumrnn.kernels.extension import extension

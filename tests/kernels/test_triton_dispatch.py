@@ -275,6 +275,50 @@ def test_a_graph_that_is_kept_misses_nothing_that_was_overwritten(cell, rule):
     )
 
 
+def twice(layer, x, name, autocast=False):
+    """Gradients of gradients, the second pass outside of autocast, in float64."""
+    leaves = [x, *layer.parameters()]
+    with backend(name), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        output, _ = layer(x)
+    first = grad(output.double().square().sum(), leaves, create_graph=True)
+    second = grad(sum(slope.double().square().sum() for slope in first), leaves)
+    return [slope.double() for slope in (*first, *second)]
+
+
+@interpreted
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("cell", "rule"), [("lstm", "none"), ("gru", "none"), ("lstm", "heavy_ball")])
+def test_second_derivatives_in_few_bits(cell, rule, dtype):
+    layer, x = make_layer(cell, rule), torch.randn(4, 2, 3, dtype=torch.float64)
+    few, x = layer.to(dtype), x.to(dtype).requires_grad_()
+    found = twice(few, x, "triton")
+    wide = twice(layer.double(), x.detach().double().requires_grad_(), "reference")
+    worst = max((one - other).abs().max() / other.abs().max() for one, other in zip(found, wide, strict=True))
+    assert worst < (0.1 if dtype is torch.bfloat16 else 0.02)
+    with backend("triton"):
+        output, _ = layer.to(dtype)(x)
+    rows = torch.eye(output.numel(), dtype=dtype).reshape(-1, *output.shape)
+    many = grad(output, x, rows, is_grads_batched=True, retain_graph=True)[0]
+    one_by_one = torch.stack([grad(output, x, row, retain_graph=True)[0] for row in rows])
+    assert_close(many, one_by_one, atol=0.02, rtol=0.1)
+
+
+@interpreted
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize(
+    ("cell", "rule"), [("lstm", "none"), ("gru", "none"), ("rnn_modrelu", "none"), ("gru", "heavy_ball")]
+)
+def test_second_derivatives_of_what_ran_under_autocast(cell, rule, num_layers, dtype):
+    """What was multiplied in fewer bits then has to be multiplied once more when autocast is over."""
+    layer = make_layer(cell, rule, num_layers=num_layers).float()
+    x = torch.randn(4, 2, 3, dtype=torch.float64).to(dtype).requires_grad_()
+    found = twice(layer, x, "triton", autocast=True)
+    wide = twice(layer.double(), x.detach().double().requires_grad_(), "reference")
+    worst = max((one - other).abs().max() / other.abs().max() for one, other in zip(found, wide, strict=True))
+    assert worst < 0.15
+
+
 @interpreted
 def test_who_looks_on_finds_the_gate_inputs_as_they_were():
     layer, x = make_layer("lstm", "adam"), torch.randn(3, 2, 3, dtype=torch.float64)

@@ -43,6 +43,13 @@ def test_a_small_gpu_keeps_less():
     assert [stays_close(hidden, 4, 4, SMALL) for hidden in (64, 512)] == [True, False]
 
 
+def test_no_launch_has_more_groups_than_cuda_takes():
+    """65,535, in the second dimension of a grid."""
+    launches = Tiling(False).launches(8, (1 << 20) + 1, H100)
+    assert max(map(len, launches)) <= 65_535
+    assert [group for launch in launches for group in launch] == list(range((1 << 16) + 1))
+
+
 def test_a_launch_a_step_is_preferred_to_too_many_lots():
     """Of 32 programs for the same sequences a GPU of 40 processors runs one group at a time."""
     way = tiling(512, 4, 4, 8192, Device(40, 227 << 10))

@@ -6,7 +6,11 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.testing._internal.two_tensor import TwoTensor
 
 import momentumrnn
-from momentumrnn.errors import InputError
+from cases import make_layer
+from momentumrnn import backend
+from momentumrnn.errors import BackendError, InputError
+from momentumrnn.kernels.cuda import availability
+from momentumrnn.kernels.cuda.launch import check_places
 from momentumrnn.kernels.extension import missing
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason="the C++ kernels were not built")
@@ -16,9 +20,18 @@ LAYERS = ["LSTM", "GRU", "MomentumLSTM", "AdamLSTM", "DTRIV"]
 SIZES = [3, 2, 1]
 
 
-def layer_of(name, hidden=5):
+@pytest.fixture(params=["cpu", "triton"])
+def device(request):
+    """Where tensors have to be for one kind of kernels and the other, which run inside."""
+    if request.param == "triton":
+        pytest.importorskip("triton", reason=str(availability.missing()))
+    with backend(request.param):
+        yield "cuda" if request.param == "triton" and torch.cuda.is_available() else "cpu"
+
+
+def layer_of(name, hidden=5, device="cpu"):
     torch.manual_seed(0)
-    return getattr(momentumrnn, name)(4, hidden)
+    return getattr(momentumrnn, name)(4, hidden).to(device)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -34,12 +47,12 @@ def layer_of(name, hidden=5):
     ],
     ids=["int32", "too many", "too few", "zero", "negative", "2D"],
 )
-def test_sizes_that_no_packing_gives(name, sizes):
-    packed = PackedSequence(torch.randn(6, 4), sizes, None, None)
+def test_sizes_that_no_packing_gives(name, sizes, device):
+    packed = PackedSequence(torch.randn(6, 4, device=device), sizes, None, None)
     with pytest.raises(
         (InputError, RuntimeError, IndexError), match=r"batch_sizes|repeats|index|negative|size"
     ):
-        layer_of(name)(packed)
+        layer_of(name, device=device)(packed)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -55,23 +68,36 @@ def test_sizes_between_other_numbers(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameter", "other"),
+    ("name", "parameter", "shape"),
     [
-        ("LSTM", "bias_hh_l0", torch.zeros(3)),
-        ("LSTM", "bias_ih_l0", torch.zeros(20, dtype=torch.float64)),
-        ("LSTM", "weight_ih_l0", torch.zeros(10, 4)),
-        ("GRU", "weight_hh_l0", torch.zeros(20, 5)),
-        ("AdamLSTM", "bias_ih_l0", torch.zeros(7)),
-        ("AdamLSTM", "weight_ih_l0", torch.zeros(16, 4)),
-        ("MomentumLSTM", "bias_hh_l0", torch.zeros(20, dtype=torch.bfloat16)),
-        ("DTRIV", "modrelu_bias_l0", torch.zeros(4)),
+        ("LSTM", "bias_hh_l0", (3,)),
+        ("LSTM", "weight_ih_l0", (10, 4)),
+        ("GRU", "weight_hh_l0", (20, 5)),
+        ("AdamLSTM", "bias_ih_l0", (7,)),
+        ("AdamLSTM", "weight_ih_l0", (16, 4)),
+        ("DTRIV", "modrelu_bias_l0", (4,)),
     ],
 )
 @pytest.mark.parametrize("train", [True, False])
-def test_weights_of_another_size_or_dtype(name, parameter, other, train):
+def test_weights_of_another_size(name, parameter, shape, train, device):
+    layer = layer_of(name, device=device)
+    setattr(layer, parameter, torch.nn.Parameter(torch.zeros(shape, device=device)))
+    with torch.set_grad_enabled(train), pytest.raises((InputError, RuntimeError), match=r"shape|size"):
+        layer(torch.randn(6, 2, 4, device=device))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "other"),
+    [
+        ("LSTM", "bias_ih_l0", torch.zeros(20, dtype=torch.float64)),
+        ("MomentumLSTM", "bias_hh_l0", torch.zeros(20, dtype=torch.bfloat16)),
+    ],
+)
+@pytest.mark.parametrize("train", [True, False])
+def test_weights_of_another_dtype(name, parameter, other, train):
     layer = layer_of(name)
     setattr(layer, parameter, torch.nn.Parameter(other))
-    with torch.set_grad_enabled(train), pytest.raises((InputError, RuntimeError), match=r"shape|dtype|size"):
+    with torch.set_grad_enabled(train), pytest.raises((InputError, RuntimeError), match=r"dtype"):
         layer(torch.randn(6, 2, 4))
 
 
@@ -120,3 +146,78 @@ def test_a_decay_in_other_numbers():
         torch.ops.momentumrnn.linear_filter(
             torch.ones(4, 1, 1), False, torch.full((4,), 0.5), 1.0, None, None
         )
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "MomentumLSTM", "AdamLSTM"])
+def test_a_traced_layer_on_an_empty_sequence(name):
+    """The layer's own check is not in the trace."""
+    layer = layer_of(name).requires_grad_(False)
+    traced = torch.jit.trace(layer, (torch.randn(30, 2, 4),), check_trace=False)
+    with pytest.raises(RuntimeError, match="one or more steps, got an empty one"):
+        traced(torch.randn(0, 2, 4))
+
+
+@pytest.mark.parametrize("operator", ["recurrence", "triton_recurrence"])
+@pytest.mark.parametrize(
+    ("cell", "gates", "lacks"), [("lstm", 4, "c_0"), ("rnn_modrelu", 1, "the bias of modrelu")]
+)
+def test_a_cell_without_what_it_needs(operator, cell, gates, lacks, device):
+    if operator == "triton_recurrence":
+        pytest.importorskip("triton", reason=str(availability.missing()))
+    x, weight_hh, h_0 = torch.ones(3, 2, gates * 5), torch.ones(gates * 5, 5), torch.ones(2, 5)
+    ready = (x, None, None) if operator == "recurrence" else (x,)
+    run = getattr(torch.ops.momentumrnn, operator)
+    with pytest.raises(InputError, match=f"expected {lacks}"):
+        run(cell, *ready, weight_hh, None, None, h_0, None, None, False)
+
+
+@pytest.mark.parametrize(
+    ("cell", "rule"),
+    [
+        ("lstm", "none"),
+        ("gru", "none"),
+        ("rnn_tanh", "none"),
+        ("rnn_modrelu", "none"),
+        ("lstm", "heavy_ball"),
+        ("lstm", "adam"),
+        ("gru", "rmsprop"),
+    ],
+)
+@pytest.mark.parametrize("features", [4, 70])
+def test_what_was_saved_comes_back_in_another_order(cell, rule, features, device):
+    """Whoever packs saved tensors may lay them out as they like."""
+
+    def turned(tensor):
+        return tensor.transpose(0, -1).contiguous() if tensor.is_floating_point() else tensor
+
+    def turned_back(tensor):
+        return tensor.transpose(0, -1) if tensor.is_floating_point() else tensor
+
+    layer = make_layer(cell, rule, input_size=features).to(device)
+    x = torch.randn(5, 3, features, dtype=torch.float64, device=device, requires_grad=True)
+    leaves = [x, *layer.parameters()]
+    expected = torch.autograd.grad(layer(x)[0].square().sum(), leaves)
+    with torch.autograd.graph.saved_tensors_hooks(turned, turned_back):
+        output, _ = layer(x)
+    torch.testing.assert_close(torch.autograd.grad(output.square().sum(), leaves), expected)
+
+
+def test_what_was_saved_comes_back_in_fewer_bits(device):
+    layer = layer_of("LSTM", device=device).double()
+    x = torch.randn(5, 3, 4, dtype=torch.float64, device=device, requires_grad=True)
+
+    def lower(tensor):
+        return tensor.float() if tensor.dim() == 3 and tensor.shape[-1] != 4 else tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(lower, lambda tensor: tensor):
+        output, _ = layer(x)
+    with pytest.raises(InputError, match=r"dtype torch\.float64.*got torch\.float32"):
+        output.sum().backward()
+
+
+def test_more_than_32_bits_can_count():
+    check_places((1 << 31) - 1)
+    with pytest.raises(BackendError, match=r"2\^31 numbers.*got 2147483648"):
+        check_places(1 << 31)

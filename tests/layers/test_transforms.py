@@ -10,6 +10,7 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.autograd import grad
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.rnn import pack_sequence
 from torch.testing import assert_close
 
@@ -339,3 +340,20 @@ def test_frozen_parameters_get_no_gradient(rule):
     layer(torch.randn(4, 2, 3, dtype=torch.float64))[0].sum().backward()
     for parameter in layer.parameters():
         assert (parameter.grad is not None) == parameter.requires_grad
+
+
+@pytest.mark.parametrize("rule", ["none", "heavy_ball", "adam"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_gradient_of_torch_func_inside_a_graph(cell, rule):
+    """Operators have no rule for it; the graph then holds another backend."""
+    layer = make_layer(cell, rule)
+    x = torch.randn(3, 4, 2, 3, dtype=torch.float64)
+
+    def slope(x):
+        return torch.func.grad(lambda x: layer(x)[0].square().sum())(x)
+
+    expected = slope(x[0])
+    torch._dynamo.reset()
+    assert_close(torch.compile(slope, backend="aot_eager")(x[0]), expected)
+    assert_close(torch.compile(vmap(slope), backend="aot_eager")(x), vmap(slope)(x))
+    assert_close(make_fx(slope)(x[0])(x[0]), expected)

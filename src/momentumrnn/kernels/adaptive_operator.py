@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from momentumrnn.kernels.operands import check_operands, check_sizes
+from momentumrnn.kernels.operands import check_operands, check_sizes, check_steps
 from momentumrnn.kernels.operators import (
     LIBRARY,
     Make,
     addresses,
     compiled,
     empty,
+    plain,
     plain_each,
     without_data,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "INTERVAL",
     "RuleInputs",
     "backward",
+    "check",
     "define",
     "forward",
     "gradients",
@@ -104,6 +106,26 @@ def _is_made_inside(inputs: RuleInputs) -> bool:
     return 0 < features <= min(_FEW_FEATURES, inputs.steps // 2) and channels >= _FEW_CHANNELS
 
 
+def check(inputs: RuleInputs) -> None:
+    """Check what the kernels trust.
+
+    Raises:
+        InputError: a tensor has another shape, dtype or device than the others imply, or there is no step.
+    """
+    x, weight, bias, coefficients, _, v_0, m_0, sizes = inputs
+    check_sizes(sizes, x.shape[0])
+    check_steps(inputs.steps)
+    channels, features = weight.shape
+    check_operands(weight, ("x", x, (*x.shape[:-1], features)), ("bias", bias, (channels,)))
+    check_operands(
+        weight,
+        ("coefficients", coefficients, (4, channels)),
+        ("v_0", v_0, inputs.state_shape),
+        ("m_0", m_0, inputs.state_shape),
+        dtype=torch.promote_types(weight.dtype, torch.float32),
+    )
+
+
 def _run(kernel: str, inputs: RuleInputs, product: Tensor | None, **arrays: Tensor | None) -> None:
     """Run the forward or the backward kernel.
 
@@ -115,15 +137,7 @@ def _run(kernel: str, inputs: RuleInputs, product: Tensor | None, **arrays: Tens
     """
     x, weight, bias, coefficients, eps, v_0, m_0, sizes = inputs
     steps, (batch, channels) = inputs.steps, inputs.state_shape
-    check_sizes(sizes, x.shape[0])
-    check_operands(
-        weight,
-        ("x", x, (*x.shape[:-1], weight.shape[1])),
-        ("bias", bias, (channels,)),
-        ("coefficients", coefficients, (4, channels)),
-        ("v_0", v_0, (batch, channels)),
-        ("m_0", m_0, (batch, channels)),
-    )
+    check(inputs)
     # Kept until the call is over: the C++ side has nothing but their addresses.
     kept = plain_each((coefficients, bias, v_0, m_0, sizes, *((x, weight) if product is None else ())))
     names = ("momentum", "bias", "v_0", "m_0", "sizes", "x", "weight")
@@ -190,12 +204,24 @@ def backward(*arguments: Any) -> list[Tensor]:
     """
     inputs = RuleInputs(*arguments[:8])
     saved, product, grad_output, grad_v_n, grad_m_n, wanted = arguments[8:]
-    x = inputs.x
+    x, weight = inputs.x, inputs.weight
     if x.numel() == 0:
         return [grad.zero_() for grad in gradients(inputs, wanted, empty)]
     if saved.numel() == 0:
         # The forward pass was told that nobody would ask.
         *_, saved, product = forward(*inputs, True, None)
+    saved, product = plain(saved), plain(product)
+    grad_output, grad_v_n, grad_m_n = plain_each((grad_output, grad_v_n, grad_m_n))
+    state_shape = inputs.state_shape
+    # What was kept may have been in other hands since.
+    check_operands(
+        weight,
+        ("saved", saved, saved_shape(inputs.steps, state_shape, True)),
+        ("product", product, product_shape(inputs, True)),
+        ("grad_output", grad_output, inputs.output_shape),
+        ("grad_v_n", grad_v_n, state_shape),
+        ("grad_m_n", grad_m_n, state_shape),
+    )
     grads = gradients(inputs, wanted, empty)
     grad_x, grad_weight, grad_bias, grad_coefficients, grad_v_0, grad_m_0 = grads
     learned = grad_coefficients.unbind() if grad_coefficients.numel() else (None,) * 4
@@ -208,7 +234,6 @@ def backward(*arguments: Any) -> list[Tensor]:
         if source is drive:
             # Its gradient comes in its place.
             _multiply(inputs, drive)
-    grad_output, grad_v_n, grad_m_n = plain_each((grad_output, grad_v_n, grad_m_n))
     _run(
         "adaptive_backward",
         inputs,
@@ -235,7 +260,7 @@ def backward(*arguments: Any) -> list[Tensor]:
     if grad_weight.numel() and not made_inside:
         torch.mm(flat.t(), rows, out=grad_weight)
     if grad_x.numel():
-        torch.mm(flat, inputs.weight, out=grad_x.view(-1, x.shape[-1]))
+        torch.mm(flat, weight, out=grad_x.view(-1, x.shape[-1]))
     return grads
 
 

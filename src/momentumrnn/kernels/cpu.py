@@ -30,6 +30,8 @@ def refuses(problem: Problem) -> str | None:
         return "the C++ kernels have no projection of the hidden state"
     if problem.forward_mode:
         return "the C++ kernels have no rule for forward-mode derivatives and torch.func.functionalize"
+    if problem.graph_of_gradient:
+        return "the C++ kernels have no rule for torch.func.grad inside a graph"
     return _absence()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from momentumrnn.errors import BackendError, InputError
 from momentumrnn.kernels.problem import transforms
-from momentumrnn.kernels.tracing import traced
+from momentumrnn.kernels.tracing import recorded, traced
 
 __all__ = [
     "gradients_again",
@@ -45,11 +45,7 @@ def in_graph(*tensors: Tensor | None) -> bool:
     Where nobody does, the same code is called without the dispatcher, which would cost a small
     layer as much as its arithmetic.
     """
-    if torch.compiler.is_compiling() or traced():
-        return True
-    # torch has no public question for the modes that watch every operator.
-    watched: bool = torch._C._len_torch_dispatch_stack() > 0
-    return watched or not _PLAIN.issuperset(map(type, tensors))
+    return recorded() or not _PLAIN.issuperset(map(type, tensors))
 
 
 def may_be_asked_again() -> bool:

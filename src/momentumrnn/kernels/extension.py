@@ -24,6 +24,7 @@ _REINSTALL = (
 )
 
 _lock = Lock()
+_forked = False
 _loaded: tuple[ModuleType | None, str | None] | None = None
 _warned = False
 
@@ -78,6 +79,15 @@ def forced_isa(name: str) -> Iterator[None]:
         kernels.use_isa(before)
 
 
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
 def _load() -> tuple[ModuleType | None, str | None]:
     global _loaded
     with _lock:
@@ -102,6 +112,9 @@ def _import() -> tuple[ModuleType | None, str | None]:
             f"the C++ kernels of momentumrnn are installed but cannot be loaded ({error}), so slower code "
             f"runs in their place; to build them again, {_REINSTALL}"
         )
+    if _forked:
+        # Torch's threads may have begun in the parent, and would be waited for here for ever.
+        kernels.run_alone()
     if name := os.environ.get(_VARIABLE):
         _use_isa(kernels, name, f"the environment variable {_VARIABLE}: ")
     return kernels, None

@@ -16,7 +16,7 @@ from momentumrnn.kernels.derivatives import (
     wants_gradient,
     without_operator,
 )
-from momentumrnn.kernels.operands import check_operands, check_sizes
+from momentumrnn.kernels.operands import check_operands, check_sizes, check_steps
 from momentumrnn.kernels.operators import LIBRARY, addresses, compiled, empty, plain, plain_if_any
 from momentumrnn.kernels.packed import PackedRows
 
@@ -77,6 +77,7 @@ def _check(rows: Tensor, decay: Tensor, batch_sizes: Tensor | None) -> tuple[int
             )
     sequences = rows.shape[1] if batch_sizes is None else int(batch_sizes[0])
     steps = rows.shape[0] if batch_sizes is None else batch_sizes.shape[0]
+    check_steps(steps)
     shape = tuple(decay.shape)
     if shape not in ((1,), (steps,), (1, 1), (steps, 1), (steps, sequences), (1, sequences)):
         raise InputError(

@@ -9,20 +9,47 @@ from torch import Tensor
 
 from momentumrnn.errors import InputError
 
-__all__ = ["check_operands", "check_sizes", "check_sizes_kind"]
+__all__ = ["check_cell", "check_operands", "check_sizes", "check_sizes_kind", "check_steps"]
 
 
-def check_operands(like: Tensor, *operands: tuple[str, Tensor | None, tuple[int, ...]]) -> None:
+def check_cell(cell: str, modrelu_bias: Tensor | None, c_0: Tensor | None) -> None:
+    """Check that a cell has what it cannot do without.
+
+    Raises:
+        InputError: an LSTM has no c_0, or modrelu no bias.
+    """
+    if cell.startswith("lstm") and c_0 is None:
+        raise InputError("expected c_0 of an LSTM, got None")
+    if cell == "rnn_modrelu" and modrelu_bias is None:
+        raise InputError("expected the bias of modrelu, got None")
+
+
+def check_steps(steps: int) -> None:
+    """Check that there is something to run.
+
+    Raises:
+        InputError: a sequence has no step.
+    """
+    if steps == 0:
+        raise InputError("expected a sequence of one or more steps, got an empty one")
+
+
+def check_operands(
+    like: Tensor, *operands: tuple[str, Tensor | None, tuple[int, ...]], dtype: torch.dtype | None = None
+) -> None:
     """Check tensors, each behind its name, against the shapes that others imply.
 
     Args:
         like: whose dtype and device they have to have.
         *operands: name, tensor and shape; an absent tensor is ``None``.
+        dtype: in the place of ``like``'s.
 
     Raises:
         InputError: one has another shape, dtype or device.
     """
-    dtype, device = like.dtype, like.device
+    device = like.device
+    if dtype is None:
+        dtype = like.dtype
     for name, tensor, shape in operands:
         if tensor is None:
             continue

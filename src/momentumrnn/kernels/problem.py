@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from momentumrnn.kernels.tracing import constant, traced
+from momentumrnn.kernels.tracing import constant, recorded, traced
 
 __all__ = ["GATES", "SAVED", "Cell", "Problem", "autocasts", "transforms"]
 
@@ -40,6 +40,8 @@ class Problem(NamedTuple):
             for which torch's fused recurrences have no rule.
         forward_mode: whether it runs inside a forward-mode derivative, or ``torch.func.functionalize``, for
             which an ``autograd.Function`` has no rule.
+        graph_of_gradient: whether it is recorded into a graph inside ``torch.func.grad``, for which operators
+            have no rule.
         one_step: whether there is a single step to run, on a dense batch: what a backend does once for all
             steps is then done for that one.
         hidden: h.
@@ -54,6 +56,7 @@ class Problem(NamedTuple):
     projected: bool = False
     transformed: bool = False
     forward_mode: bool = False
+    graph_of_gradient: bool = False
     one_step: bool = False
     hidden: int = 0
     batch: int = 0
@@ -85,6 +88,7 @@ class Problem(NamedTuple):
             projected,
             transformed,
             forward_mode,
+            recorded() and _inside_grad(),
             one_step,
             weight_hh.shape[-1] if hidden is None else hidden,
             0 if torch.compiler.is_compiling() or traced() else batch,
@@ -102,6 +106,12 @@ def autocasts(weight: Tensor) -> bool:
 @constant
 def _knows_autocast(kind: str) -> bool:
     return torch.amp.is_autocast_available(kind)
+
+
+@constant
+def _inside_grad() -> bool:
+    inside = torch._C._functorch.get_interpreter_stack() or ()
+    return any(level.key() == torch._C._functorch.TransformType.Grad for level in inside)
 
 
 def transforms() -> list[object]:

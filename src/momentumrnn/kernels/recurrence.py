@@ -121,10 +121,17 @@ def _gradients(
 def gradients_by_reference(
     inputs: RecurrenceInputs, incoming: Sequence[Tensor | None], wanted: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Compute the gradients by way of the reference loop, which can be differentiated again."""
+    """Compute the gradients by way of the reference loop, which can be differentiated again.
+
+    It runs in float32 at least: beside fewer bits an LSTM has its c in that.
+    """
+    dtype = torch.promote_types(inputs.weight_hh.dtype, torch.float32)
+
+    def widened(tensors: Sequence[Any]) -> list[Any]:
+        return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
 
     def run(*differentiable: Any) -> tuple[Tensor, ...]:
-        given = RecurrenceInputs._make((inputs.cell, *differentiable, inputs.batch_sizes))
+        given = RecurrenceInputs._make((inputs.cell, *widened(differentiable), inputs.batch_sizes))
         packed = None if given.batch_sizes is None else PackedRows(given.batch_sizes, given.features.device)
         gates = GateInput(given.features, given.weight_ih, given.bias_ih, packed=packed)
         h_0, weight_hh, bias_hh = given.h_0, given.weight_hh, given.bias_hh
@@ -136,7 +143,7 @@ def gradients_by_reference(
             gates, h_0, weight_hh, bias_hh, given.cell.removeprefix("rnn_"), given.modrelu_bias
         )
 
-    return gradients_again(run, inputs.differentiable, incoming, wanted)
+    return gradients_again(run, inputs.differentiable, widened(incoming), wanted)
 
 
 def _forward_after_rule(*arguments: Any) -> tuple[Tensor, ...]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from momentumrnn.kernels.operands import check_operands, check_sizes
+from momentumrnn.kernels.operands import check_cell, check_operands, check_sizes, check_steps
 from momentumrnn.kernels.operators import (
     LIBRARY,
     Make,
@@ -71,6 +71,11 @@ class RecurrenceInputs(NamedTuple):
         """The number of hidden units, h."""
         return self.weight_hh.shape[1]
 
+    @property
+    def no_sequences(self) -> bool:
+        """Whether the batch is one of none."""
+        return self.batch_sizes is None and self.features.shape[1] == self.h_0.shape[0] == 0
+
 
 _INPUTS = (
     "str cell, Tensor features, Tensor? weight_ih, Tensor? bias_ih, Tensor weight_hh, Tensor? bias_hh, "
@@ -92,6 +97,8 @@ class _Call:
         wide, hidden = GATES[cell] * inputs.hidden, inputs.hidden
         check_sizes(sizes, rows[0])
         steps, batch = (rows[0], rows[1]) if sizes is None else (sizes.shape[0], int(sizes[0]))
+        check_steps(steps)
+        check_cell(cell, modrelu_bias, c_0)
         check_operands(
             weight_hh,
             ("features", features, (*rows, wide if weight_ih is None else width)),
@@ -148,7 +155,7 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
     """
     inputs, train = RecurrenceInputs(*arguments[:-1]), arguments[-1]
     output, h_n, c_n, gates, cells = _results(inputs, train, empty)
-    if inputs.h_0.shape[0] == 0:
+    if inputs.no_sequences:
         return output, h_n, c_n, gates, cells
     call = _Call(inputs)
     ready = plain(call.features) if inputs.weight_ih is None else None
@@ -174,18 +181,23 @@ def _pitch(weight_hh: Tensor) -> int:
     return -(-hidden // _LINE) * _LINE
 
 
+def _shapes(inputs: RecurrenceInputs, train: bool) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of what the forward pass fills."""
+    rows, hidden = inputs.features.shape[:-1], inputs.hidden
+    saved, has_c = SAVED.get(inputs.cell, 0), inputs.cell.startswith("lstm")
+    all_h, last, nothing = (*rows, hidden), tuple(inputs.h_0.shape), (0,)
+    return (
+        all_h,
+        last,
+        last if has_c else nothing,
+        (*rows, saved * _pitch(inputs.weight_hh)) if saved and train else nothing,
+        all_h if has_c and train else nothing,
+    )
+
+
 def _results(inputs: RecurrenceInputs, train: bool, make: Make) -> tuple[Tensor, ...]:
     """Make the tensors that the forward pass fills."""
-    h_0, rows, hidden = inputs.h_0, inputs.features.shape[:-1], inputs.hidden
-    saved, has_c = SAVED.get(inputs.cell, 0), inputs.cell.startswith("lstm")
-    all_h, last, nothing = (*rows, hidden), tuple(h_0.shape), (0,)
-    return (
-        make(all_h, h_0),
-        make(last, h_0),
-        make(last if has_c else nothing, h_0),
-        make((*rows, saved * _pitch(inputs.weight_hh)) if saved and train else nothing, h_0),
-        make(all_h if has_c and train else nothing, h_0),
-    )
+    return tuple(make(shape, inputs.h_0) for shape in _shapes(inputs, train))
 
 
 @torch.library.impl(LIBRARY, "recurrence_backward", "CPU")
@@ -202,7 +214,7 @@ def backward(*arguments: Any) -> list[Tensor]:
     """
     inputs = RecurrenceInputs(*arguments[:10])
     output, gates, cells, grad_output, grad_h_n, grad_c_n, wanted = arguments[10:]
-    if inputs.h_0.shape[0] == 0:
+    if inputs.no_sequences:
         return [grad.zero_() for grad in _gradients(inputs, wanted, empty)]
     if inputs.cell in SAVED and gates.numel() == 0:
         # The forward pass was told that nobody would ask.
@@ -215,7 +227,20 @@ def backward(*arguments: Any) -> list[Tensor]:
         ready = grad_features
     elif call.separate:
         ready = empty(call.wide, call.features)
-    grad_output, grad_h_n, grad_c_n = plain_each((grad_output, grad_h_n, grad_c_n))
+    # What was kept may have been in other hands since.
+    output, gates, cells, grad_output, grad_h_n, grad_c_n = plain_each(
+        (output, gates, cells, grad_output, grad_h_n, grad_c_n)
+    )
+    of_output, last, _, of_gates, of_cells = _shapes(inputs, train=True)
+    check_operands(
+        inputs.weight_hh,
+        ("output", output, of_output),
+        ("gates", gates, of_gates),
+        ("cells", cells, of_cells),
+        ("grad_output", grad_output, of_output),
+        ("grad_h_n", grad_h_n, last),
+        ("grad_c_n", grad_c_n if inputs.cell.startswith("lstm") else None, last),
+    )
     call.run(
         "backward",
         output=output,

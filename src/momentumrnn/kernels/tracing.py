@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["constant", "traced"]
+__all__ = ["constant", "recorded", "traced"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -25,3 +25,12 @@ def traced() -> bool:
     """Whether ``torch.jit.trace`` records this call, to replay it on tensors of other sizes."""
     # torch.jit exports is_tracing without types, to mypy not at all.
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
+def recorded() -> bool:
+    """Whether somebody writes down, or watches, every operator that is called."""
+    if torch.compiler.is_compiling() or traced():
+        return True
+    # torch has no public question for the modes that watch every operator.
+    watched: bool = torch._C._len_torch_dispatch_stack() > 0
+    return watched

@@ -159,6 +159,7 @@ NB_MODULE(_cpu, m) {
     m.def("isa", [] { return kernels().name; }, "The instruction set in use.");
     m.def("use_isa", &use_instruction_set, "Use another; ValueError if there is no such one.");
     m.def("threading", &threading, "What runs the threads.");
+    m.def("run_alone", &run_alone, "One thread does all the work from now on.");
 
     m.def("empty", [](const std::vector<size_t>& shape, bool float64) {
         return float64 ? tensor<double>(shape) : tensor<float>(shape);

@@ -64,9 +64,9 @@ public:
                 state_.idle -= block.bytes;
                 return started(block);
             }
-            peak_ = std::max(peak_, state_.in_use + rounded);
-            const size_t room = peak_ - state_.in_use - rounded;
-            shrink(room);
+            // The peak rises only once the memory is there.
+            const size_t needed = state_.in_use + rounded;
+            shrink(std::max(peak_, needed) - needed);
         }
         return remember({allocate(rounded, huge_page), rounded});
     }

@@ -211,14 +211,14 @@ template <class T> INLINE Vector<T> reciprocal_root(Vector<T> x) {
 #if defined(__AVX512F__)
     if constexpr (sizeof(T) == 4) {
         const Vector<T> r = reinterpret_cast<Vector<T>>(_mm512_rsqrt14_ps(reinterpret_cast<__m512>(x)));
-        return r * (T(1.5) - (T(0.5) * x * r) * r);
+        return r * (T(1.5) - (x * r) * (T(0.5) * r));
     } else {
         return T(1) / reinterpret_cast<Vector<T>>(_mm512_sqrt_pd(reinterpret_cast<__m512d>(x)));
     }
 #elif defined(__AVX2__)
     if constexpr (sizeof(T) == 4) {
         const Vector<T> r = reinterpret_cast<Vector<T>>(_mm256_rsqrt_ps(reinterpret_cast<__m256>(x)));
-        return r * (T(1.5) - (T(0.5) * x * r) * r);
+        return r * (T(1.5) - (x * r) * (T(0.5) * r));
     } else {
         return T(1) / reinterpret_cast<Vector<T>>(_mm256_sqrt_pd(reinterpret_cast<__m256d>(x)));
     }

@@ -107,6 +107,8 @@ void parallel(int parts, const std::function<void(int)>& body) {
     });
 }
 
+void run_alone() { forked = true; }
+
 const char* threading() { return openmp().found() ? "OpenMP" : "std::thread"; }
 
 }  // namespace momentumrnn

@@ -31,6 +31,9 @@ void parallel(int parts, const std::function<void(int)>& body);
 // has, and who waits for more hangs.
 void team(int wanted, const std::function<void(const Member&)>& body);
 
+// Tells a process that it was forked from one which had not loaded this.
+void run_alone();
+
 // The name of what runs the threads: "OpenMP" or "std::thread".
 const char* threading();
 

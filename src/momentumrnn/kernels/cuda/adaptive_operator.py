@@ -12,13 +12,15 @@ from torch import Tensor
 from momentumrnn.kernels.adaptive_operator import (
     INTERVAL,
     RuleInputs,
+    check,
     define,
     gradients,
     product_shape,
     saved_shape,
 )
 from momentumrnn.kernels.cuda.availability import check_device
-from momentumrnn.kernels.cuda.launch import first_rows, on_device
+from momentumrnn.kernels.cuda.launch import check_places, first_rows, on_device
+from momentumrnn.kernels.operands import check_operands
 from momentumrnn.kernels.operators import LIBRARY, without_data
 
 __all__ = ["backward", "forward"]
@@ -36,7 +38,9 @@ def _launch(
     import triton
     import triton.language as tl
 
+    check(inputs)
     x, steps, (batch, channels) = inputs.x, inputs.steps, inputs.state_shape
+    check_places(batch * channels)
     features = x.shape[-1] if drive is None else 0
     made_of = [x, inputs.weight, inputs.bias] if drive is None else [drive, None, None]
     with on_device(x):
@@ -108,6 +112,11 @@ def backward(*arguments: Any) -> list[Tensor]:
         # The forward pass was told that nobody would ask.
         *_, saved, product = forward(*inputs, True, None)
     check_device(x)
+    saved, product, grad_output = saved.contiguous(), product.contiguous(), grad_output.contiguous()
+    # What was kept may have been in other hands since. d's gradient is in d's dtype, whatever that was.
+    check_operands(coefficients, ("saved", saved, saved_shape(inputs.steps, inputs.state_shape, True)))
+    check_operands(x, ("product", product, product_shape(inputs, True)))
+    check_operands(x, ("grad_output", grad_output, inputs.output_shape), dtype=grad_output.dtype)
     from momentumrnn.kernels.cuda import adaptive_kernels
 
     batch, channels = inputs.state_shape
@@ -127,7 +136,7 @@ def backward(*arguments: Any) -> list[Tensor]:
     arrays = [
         saved,
         scratch,
-        grad_output.contiguous(),
+        grad_output,
         grad_drive,
         grad_weight,
         grad_bias,

@@ -37,6 +37,8 @@ def refuses(problem: Problem) -> str | None:
         return "the Triton kernels have no projection of the hidden state"
     if problem.forward_mode:
         return "the Triton kernels have no rule for forward-mode derivatives and torch.func.functionalize"
+    if problem.graph_of_gradient:
+        return "the Triton kernels have no rule for torch.func.grad inside a graph"
     return None
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from momentumrnn.errors import BackendError
 from momentumrnn.kernels.cuda.availability import interpreted
 from momentumrnn.kernels.cuda.tiling import Device
 
-__all__ = ["first_rows", "on_device", "precision", "total_dtype", "widens"]
+__all__ = ["check_places", "first_rows", "on_device", "precision", "total_dtype", "widens"]
 
 
 def total_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -45,6 +46,19 @@ def first_rows(steps: int, batch: int, batch_sizes: Tensor | None, device: torch
         return torch.arange(steps + 2, device=device).clamp_(max=steps).mul_(batch)
     ends = batch_sizes.cumsum(0)
     return torch.cat([ends.new_zeros(1), ends, ends[-1:]]).to(device, non_blocking=True)
+
+
+def check_places(count: int) -> None:
+    """Check a number of places in one array that the kernels count in 32 bits: of no more than one step.
+
+    Raises:
+        BackendError: it has more.
+    """
+    if count >= 1 << 31:
+        raise BackendError(
+            f'expected fewer than 2^31 numbers in a state or matrix for backend "triton", got {count}; run a '
+            'smaller batch, or the layer inside momentumrnn.backend("reference")'
+        )
 
 
 def on_device(tensor: Tensor) -> Any:

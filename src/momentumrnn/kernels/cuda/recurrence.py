@@ -101,16 +101,21 @@ def _backward_over_d(ctx: Any, *grads: Any) -> Any:
     parts, tensors = saved[: len(ctx.rest)], saved[len(ctx.rest) :]
     if may_be_asked_again() or holds_many(*grads[:3]):
         both = zip(parts, ctx.rest, strict=True)
-        d = _made(ctx.kind._make(rest if part is None else part for part, rest in both)).to(output.dtype)
+        d = _made(ctx.kind._make(rest if part is None else part for part, rest in both), output.dtype)
     else:
         # The kernel asks for no more than its shape.
         d = output.new_empty(()).expand(ctx.shape)
     return *_gradients(ctx, [d, *tensors], (output, gates, cells), grads[:3]), None, None
 
 
-def _made(inputs: RuleInputs | GateInput) -> Tensor:
-    """Make d once more."""
-    return inputs.multiplied() if isinstance(inputs, GateInput) else once_more(inputs)
+def _made(inputs: RuleInputs | GateInput, dtype: torch.dtype) -> Tensor:
+    """Make d once more, in its own dtype."""
+    if isinstance(inputs, GateInput):
+        # What autocast did, which may be over by now.
+        weight, bias = (None if part is None else part.to(dtype) for part in inputs[1:3])
+        factors = inputs._replace(features=inputs.features.to(dtype), weight=weight, bias=bias)
+        return factors.multiplied().to(dtype)
+    return once_more(inputs).to(dtype)
 
 
 def _gradients(

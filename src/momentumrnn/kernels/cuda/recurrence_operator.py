@@ -10,9 +10,10 @@ from torch import Tensor
 
 from momentumrnn.kernels.cuda.availability import check_device, interpreted
 from momentumrnn.kernels.cuda.launch import first_rows, on_device, precision, total_dtype, widens
+from momentumrnn.kernels.cuda.recurrence_checks import check_kept, check_recurrence
 from momentumrnn.kernels.cuda.tiling import Tiling, device_of, tiling
 from momentumrnn.kernels.operators import LIBRARY
-from momentumrnn.kernels.problem import SAVED
+from momentumrnn.kernels.problem import GATES, SAVED
 
 __all__ = ["BACKWARD", "FORWARD", "backward", "backward_over_gates", "forward", "forward_over_d"]
 
@@ -34,16 +35,24 @@ class _Call:
     """One call's sizes, and what both passes tell the kernels alike."""
 
     def __init__(
-        self, cell: str, d: Tensor, weight_hh: Tensor, h_0: Tensor, batch_sizes: Tensor | None
+        self,
+        cell: str,
+        d: Tensor,
+        weight_hh: Tensor,
+        bias_hh: Tensor | None,
+        modrelu_bias: Tensor | None,
+        h_0: Tensor,
+        c_0: Tensor | None,
+        batch_sizes: Tensor | None,
     ) -> None:
         check_device(d)
         # Here and not above: without CUDA nobody has Triton.
         import triton.language as tl
 
-        self.hidden = weight_hh.shape[1]
-        self.gates = weight_hh.shape[0] // self.hidden
-        self.batch = h_0.shape[0]
-        self.steps = d.shape[0] if batch_sizes is None else batch_sizes.shape[0]
+        self.steps, self.batch = check_recurrence(
+            cell, d, weight_hh, bias_hh, modrelu_bias, h_0, c_0, batch_sizes
+        )
+        self.hidden, self.gates = weight_hh.shape[1], GATES[cell]
         self.starts = first_rows(self.steps, self.batch, batch_sizes, d.device)
         device = device_of(d.device.index)
         multiplied = precision(cell, d.dtype, device)
@@ -144,9 +153,9 @@ def _forward(
     overwrite: bool,
 ) -> tuple[Tensor, ...]:
     output, h_n, c_n, gates, cells = results = _results(cell, d, weight_hh, h_0, train, overwrite)
-    if h_0.shape[0] == 0:
+    if batch_sizes is None and d.shape[1] == h_0.shape[0] == 0:
         return results
-    call = _Call(cell, d, weight_hh, h_0, batch_sizes)
+    call = _Call(cell, d, weight_hh, bias_hh, modrelu_bias, h_0, c_0, batch_sizes)
     from momentumrnn.kernels.cuda import recurrence_forward
 
     if c_0 is not None:
@@ -206,19 +215,22 @@ def _backward(
     overwrite: bool,
 ) -> tuple[Tensor, ...]:
     inputs = (cell, d, weight_hh, bias_hh, modrelu_bias, h_0, c_0, batch_sizes)
+    # What was kept may have been in other hands since.
+    output, gates, cells = output.contiguous(), gates.contiguous(), cells.contiguous()
     grads = _gradients(*inputs, grad_d=gates if overwrite and gates.shape == d.shape else None)
     grad_d, grad_weight, grad_bias, grad_modrelu, grad_h_0, grad_c_0 = grads
-    if h_0.shape[0] == 0:
+    if batch_sizes is None and d.shape[1] == h_0.shape[0] == 0:
         for grad in grads:
             grad.zero_()
         return grads
     if cell in SAVED and gates.numel() == 0:
         # The forward pass was told that nobody would ask.
         output, _, _, gates, cells = forward(*inputs, True)
-    call = _Call(cell, d, weight_hh, h_0, batch_sizes)
+    call = _Call(*inputs)
     from momentumrnn.kernels.cuda import recurrence_backward
 
     wide = total_dtype(d.dtype)
+    check_kept(cell, d, weight_hh, h_0, (output, gates, cells), (grad_output, grad_h_n, grad_c_n))
     carried_h = torch.zeros_like(h_0, dtype=wide) if grad_h_n is None else grad_h_n.to(wide, copy=True)
     carried_h = carried_h.contiguous()
     if c_0 is not None:

@@ -26,6 +26,8 @@ _MEETING, _EACH, _ALONE, _LAUNCH = 2500, 50, 500, 75_000
 _FEW_WARPS = 1.014
 # Numbers of a product for each warp: with more, Triton's compiler spills registers into memory.
 _SUMS = 256
+# CUDA's limit in a grid's second dimension.
+_MOST_GROUPS = 65_535
 
 _forced: Tiling | None = None
 
@@ -79,7 +81,7 @@ class Tiling:
     def launches(self, hidden: int, batch: int, device: Device) -> list[range]:
         """Return the groups of sequences of each launch: all at once, unless more would wait than can run."""
         groups = -(-batch // self.rows)
-        at_once = max(1, device.processors // self.programs(hidden)) if self.resident else groups
+        at_once = max(1, device.processors // self.programs(hidden)) if self.resident else _MOST_GROUPS
         return [range(first, min(first + at_once, groups)) for first in range(0, groups, at_once)]
 
     def shared_memory(self, gates: int, itemsize: int, split: bool = False) -> int:
