@@ -163,11 +163,14 @@ def test_a_traced_layer_on_an_empty_sequence(name):
 @pytest.mark.parametrize(
     ("cell", "gates", "lacks"), [("lstm", 4, "c_0"), ("rnn_modrelu", 1, "the bias of modrelu")]
 )
-def test_a_cell_without_what_it_needs(operator, cell, gates, lacks, device):
-    if operator == "triton_recurrence":
+def test_a_cell_without_what_it_needs(operator, cell, gates, lacks):
+    device, by_triton = "cpu", operator == "triton_recurrence"
+    if by_triton:
         pytest.importorskip("triton", reason=str(availability.missing()))
-    x, weight_hh, h_0 = torch.ones(3, 2, gates * 5), torch.ones(gates * 5, 5), torch.ones(2, 5)
-    ready = (x, None, None) if operator == "recurrence" else (x,)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    shapes = (3, 2, gates * 5), (gates * 5, 5), (2, 5)
+    x, weight_hh, h_0 = (torch.ones(shape, device=device) for shape in shapes)
+    ready = (x,) if by_triton else (x, None, None)
     run = getattr(torch.ops.momentumrnn, operator)
     with pytest.raises(InputError, match=f"expected {lacks}"):
         run(cell, *ready, weight_hh, None, None, h_0, None, None, False)

@@ -53,6 +53,7 @@ class Rule(nn.Module, ABC):
             next(k for k, base in enumerate(cls.__mro__) if name in vars(base)) for name in ("run", "step")
         )
         if of_run < of_step:
+            # mypy takes any method put in another's place for a mistake.
             cls.step = Rule.step  # type: ignore[method-assign]
 
     def __init__(self, start: dict[str, float], *, velocity: Velocity, learnable: Learnable) -> None:

@@ -49,7 +49,7 @@ def first_rows(steps: int, batch: int, batch_sizes: Tensor | None, device: torch
 
 
 def check_places(count: int) -> None:
-    """Check a number of places in one array that the kernels count in 32 bits: of no more than one step.
+    """Check how many numbers a state or a matrix has, which the kernels count in 32 bits.
 
     Raises:
         BackendError: it has more.

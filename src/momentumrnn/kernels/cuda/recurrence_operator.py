@@ -106,6 +106,10 @@ class _Call:
                     )
 
 
+def _no_sequences(d: Tensor, h_0: Tensor, batch_sizes: Tensor | None) -> bool:
+    return batch_sizes is None and d.shape[1] == h_0.shape[0] == 0
+
+
 def _results(
     cell: str, d: Tensor, weight_hh: Tensor, h_0: Tensor, train: bool, overwrite: bool = False
 ) -> tuple[Tensor, ...]:
@@ -153,7 +157,7 @@ def _forward(
     overwrite: bool,
 ) -> tuple[Tensor, ...]:
     output, h_n, c_n, gates, cells = results = _results(cell, d, weight_hh, h_0, train, overwrite)
-    if batch_sizes is None and d.shape[1] == h_0.shape[0] == 0:
+    if _no_sequences(d, h_0, batch_sizes):
         return results
     call = _Call(cell, d, weight_hh, bias_hh, modrelu_bias, h_0, c_0, batch_sizes)
     from momentumrnn.kernels.cuda import recurrence_forward
@@ -219,7 +223,7 @@ def _backward(
     output, gates, cells = output.contiguous(), gates.contiguous(), cells.contiguous()
     grads = _gradients(*inputs, grad_d=gates if overwrite and gates.shape == d.shape else None)
     grad_d, grad_weight, grad_bias, grad_modrelu, grad_h_0, grad_c_0 = grads
-    if batch_sizes is None and d.shape[1] == h_0.shape[0] == 0:
+    if _no_sequences(d, h_0, batch_sizes):
         for grad in grads:
             grad.zero_()
         return grads
