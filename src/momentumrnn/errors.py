@@ -1,4 +1,8 @@
-"""The errors this package raises, each a subclass of the built-in one a caller would expect."""
+"""The errors this package raises, each a subclass of the built-in one a caller would expect; and warnings."""
+
+import sys
+import warnings
+from types import FrameType
 
 
 class InputError(ValueError, RuntimeError):
@@ -35,3 +39,19 @@ class InUseError(CheckpointError):
 
 class DivergedError(RuntimeError):
     """A training run whose loss is no longer a finite number, or has grown a million times."""
+
+
+def warn(text: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the first line up the stack that is neither this package's nor torch's.
+
+    A layer is called through ``torch.nn.Module``, so the line to show is behind both.
+    """
+    level = 1
+    frame: FrameType | None = sys._getframe(0)
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in {
+        "momentumrnn",
+        "torch",
+    }:
+        level += 1
+        frame = frame.f_back
+    warnings.warn(text, category, stacklevel=level)

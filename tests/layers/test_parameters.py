@@ -75,7 +75,7 @@ def test_each_place_has_learned_coefficients_of_its_own(cell, rule, velocity, le
     for name, p in layer.named_parameters():
         if name.startswith("rule_"):
             assert name.split(".")[0] in names
-            assert p.shape == (() if learnable is True else layer.weight_ih_l0.shape[:1])
+            assert p.shape == ((1,) if learnable is True else layer.weight_ih_l0.shape[:1])
 
     layer(torch.randn(5, 2, 3, dtype=torch.float64))[0].sum().backward()
     for name, p in layer.named_parameters():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -71,8 +71,7 @@ def _asked_for(entered: tuple[str, ...]) -> str:
     return _wanted.get()
 
 
-@contextmanager
-def backend(name: str) -> Iterator[None]:
+def backend(name: str) -> AbstractContextManager[None]:
     """Run every layer inside the ``with`` block on one backend.
 
     Args:
@@ -95,10 +94,16 @@ def backend(name: str) -> Iterator[None]:
         ...     expected, _ = layer(x)
         >>> torch.testing.assert_close(layer(x)[0], expected)
     """
+    # Here and not in the block, which a caller may forget to enter.
     names = ["auto", *(candidate.name for candidate in BACKENDS)]
     if name not in names:
         hint = did_you_mean(str(name), names, before="; ")
         raise BackendError(f"expected a backend among {', '.join(names)}, got {name!r}{hint}")
+    return _inside(name)
+
+
+@contextmanager
+def _inside(name: str) -> Iterator[None]:
     token = _wanted.set(name)
     _entered.names = (*_entered.names, name)
     try:

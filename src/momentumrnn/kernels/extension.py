@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
-from types import FrameType, ModuleType
+from types import ModuleType
 
-from momentumrnn.errors import BackendError
+from momentumrnn.errors import BackendError, warn
 from momentumrnn.nearest import did_you_mean
 
 __all__ = ["extension", "forced_isa", "missing", "warn_if_missing"]
@@ -55,7 +53,7 @@ def warn_if_missing() -> None:
         if text is None or _warned:
             return
         _warned = True
-    warnings.warn(text, RuntimeWarning, stacklevel=_level_of_the_user())
+    warn(text, RuntimeWarning)
 
 
 @contextmanager
@@ -130,19 +128,3 @@ def _use_isa(kernels: ModuleType, name: str, who: str = "") -> None:
             f"{who}expected an instruction set that the kernels and this processor have, among "
             f"{', '.join(available)}, got {name!r}{hint}"
         ) from None
-
-
-def _level_of_the_user() -> int:
-    """Return the ``stacklevel`` at which the caller's caller is neither this package nor torch.
-
-    A layer is called through ``torch.nn.Module``, so the line to show is behind both.
-    """
-    level = 1
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in {
-        "momentumrnn",
-        "torch",
-    }:
-        level += 1
-        frame = frame.f_back
-    return level

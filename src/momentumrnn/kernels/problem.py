@@ -9,7 +9,7 @@ from torch import Tensor
 
 from momentumrnn.kernels.tracing import constant, recorded, traced
 
-__all__ = ["GATES", "SAVED", "Cell", "Problem", "autocasts", "transforms"]
+__all__ = ["GATES", "SAVED", "Cell", "Problem", "autocasts", "eager", "transforms"]
 
 Cell = Literal["rnn_tanh", "rnn_relu", "rnn_modrelu", "gru", "lstm", "lstm_without_forget_gate"]
 
@@ -121,3 +121,8 @@ def transforms() -> list[object]:
         return []
     inside = torch._C._functorch.get_interpreter_stack()
     return [level.key() for level in inside] if inside else []
+
+
+def eager() -> bool:
+    """Whether the call just runs, so that numbers may be read: it is not recorded or transformed."""
+    return not recorded() and not transforms()

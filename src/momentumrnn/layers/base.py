@@ -11,27 +11,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from momentumrnn.errors import InputError, warn
 from momentumrnn.kernels import GateInput
-from momentumrnn.kernels.problem import Cell
+from momentumrnn.kernels.problem import Cell, eager
 from momentumrnn.layers import checks
 from momentumrnn.layers.input_stage import gate_input
 from momentumrnn.layers.layout import Layout
+from momentumrnn.layers.rule_owner import RuleOwner
 from momentumrnn.rules import Rule, RuleState
 
 __all__ = ["RecurrentLayer"]
 
 
-class RecurrentLayer(nn.Module, ABC):
+class RecurrentLayer(RuleOwner, ABC):
     """A stack of recurrent layers behind a momentum rule, with the contract of ``torch.nn.RNNBase``.
 
     A subclass says how many gates it has and how one layer runs in one direction.
 
     Attributes:
         rule: the rule of the first layer, or ``None``; those of the others are ``rule_l1``,
-            ``rule_l0_reverse`` and so on, named like the weights.
+            ``rule_l0_reverse`` and so on, named like the weights. ``layer.rule = rules.HeavyBall(0.9, 0.1)``
+            gives every layer and direction a copy, ``None`` takes the rule off, and
+            ``layer.rule.momentum = 0.7`` sets a fixed coefficient in all of them.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("h_0",)
+    # Calls with a state whose momentum is not carried that are still looked at, before no warning is due.
+    _unchecked_states: int = 3
 
     def __init__(
         self,
@@ -52,8 +58,17 @@ class RecurrentLayer(nn.Module, ABC):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
-        checks.check_arguments(
-            owner, input_size, hidden_size, num_layers, dropout, proj_size, bias=bias, batch_first=batch_first
+        input_size, hidden_size, num_layers, proj_size = checks.check_arguments(
+            owner,
+            input_size,
+            hidden_size,
+            num_layers,
+            dropout,
+            proj_size,
+            bias=bias,
+            batch_first=batch_first,
+            bidirectional=bidirectional,
+            carry_momentum=carry_momentum,
         )
         checks.check_rule(owner, rule, carry_momentum)
         self.input_size = input_size
@@ -73,9 +88,7 @@ class RecurrentLayer(nn.Module, ABC):
             for name, shape in self._shapes(width, rule).items():
                 weight = torch.empty(shape, device=device, dtype=dtype)
                 self.register_parameter(name + suffix, nn.Parameter(weight))
-        if rule is not None:
-            for suffix, _ in self.places():
-                self.add_module("rule" + suffix, rule.bind(self.channels(rule), device, dtype))
+        self._bind_rule(rule)
         self.reset_parameters()
 
     @property
@@ -91,10 +104,12 @@ class RecurrentLayer(nn.Module, ABC):
     @property
     def all_weights(self) -> list[list[Tensor]]:
         """The weights of every layer and direction, in the order of ``torch.nn``."""
-        return [
-            [self._tensor(name + suffix) for name in self._shapes(width, self.rule)]
-            for suffix, width in self.places()
-        ]
+        return [[self._tensor(name) for name in names] for names in self._all_weights]
+
+    @property
+    def _all_weights(self) -> list[list[str]]:
+        # Code written for torch.nn goes through the weights by these names.
+        return [[name + suffix for name in self._shapes(width, self.rule)] for suffix, width in self.places()]
 
     def flatten_parameters(self) -> None:
         """Do nothing: no copy of the weights is cached, so there is none to put in order.
@@ -133,6 +148,54 @@ class RecurrentLayer(nn.Module, ABC):
         if isinstance(x, Tensor):
             checks.check_length(type(self).__name__, x.shape[1 if x.dim() == 3 and self.batch_first else 0])
 
+    def get_expected_hidden_size(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
+        """Return the shape of h_0 for a batch, or for the rows of a packed one, as ``torch.nn`` does."""
+        if batch_sizes is not None:
+            batch = int(batch_sizes[0])
+        else:
+            batch = input.size(0) if self.batch_first else input.size(1)
+        return self.num_layers * self._directions, batch, self._output_size
+
+    def check_hidden_size(
+        self,
+        hx: Tensor,
+        expected_hidden_size: tuple[int, int, int],
+        msg: str = "Expected hidden size {}, got {}",
+    ) -> None:
+        """Raise ``InputError`` unless a state has the shape expected, as ``torch.nn`` does."""
+        if tuple(hx.shape) != tuple(expected_hidden_size):
+            raise InputError(msg.format(tuple(expected_hidden_size), list(hx.shape)))
+
+    def check_forward_args(self, input: Tensor, hidden: Any, batch_sizes: Tensor | None) -> None:
+        """Raise ``InputError`` unless the layer can run on a batch with a state, as ``torch.nn`` does.
+
+        Args:
+            input: (T, B, d), (B, T, d) with ``batch_first``, or the rows (N, d) of a packed batch.
+            hidden: h_0, or the tuple of tensors that the layer's state is.
+            batch_sizes: those of a packed batch, or ``None``.
+        """
+        checks.check_input(
+            type(self).__name__,
+            input,
+            self.input_size,
+            self._tensor("weight_ih_l0"),
+            (3,) if batch_sizes is None else (2,),
+        )
+        layers, batch, width = self.get_expected_hidden_size(input, batch_sizes)
+        states = hidden if isinstance(hidden, tuple | list) else (hidden,)
+        for name, state in zip(self.state_names, states, strict=False):
+            size = self.hidden_size if name == "c_0" else width
+            self.check_hidden_size(state, (layers, batch, size), f"Expected {name} size {{}}, got {{}}")
+
+    def permute_hidden(self, hx: Any, permutation: Tensor | None) -> Any:
+        """Return a state, or a tuple of them, with its sequences in another order, as ``torch.nn`` does."""
+        if permutation is None:
+            return hx
+        if isinstance(hx, Tensor):
+            return hx.index_select(hx.dim() - 2, permutation)
+        permuted = [self.permute_hidden(state, permutation) for state in hx]
+        return type(hx)(*permuted) if hasattr(hx, "_fields") else tuple(permuted)
+
     def places(self) -> list[tuple[str, int]]:
         """Return the suffix of every layer and direction, in state order, and the width of its input."""
         suffixes = ("", "_reverse")[: self._directions]
@@ -150,7 +213,7 @@ class RecurrentLayer(nn.Module, ABC):
     def _shapes(self, width: int, rule: Rule | None) -> dict[str, tuple[int, ...]]:
         """The parameters of one layer in one direction, whose input has ``width`` features."""
         gates = self._gates * self.hidden_size
-        drive = gates if rule is None else self.channels(rule)
+        drive = self._drive_size(rule)
         shapes: dict[str, tuple[int, ...]] = {
             "weight_ih": (drive, width),
             "weight_hh": (gates, self._output_size),
@@ -160,6 +223,12 @@ class RecurrentLayer(nn.Module, ABC):
         if self.proj_size:
             shapes["weight_hr"] = (self.proj_size, self.hidden_size)
         return shapes
+
+    def _rule_names(self) -> dict[str, str]:
+        return {"rule" + suffix: "weight_ih" + suffix for suffix, _ in self.places()}
+
+    def _drive_size(self, rule: Rule | None) -> int:
+        return self._gates * self.hidden_size if rule is None else self.channels(rule)
 
     def _rule(self, suffix: str) -> Rule | None:
         rule: Rule | None = getattr(self, "rule" + suffix, None)
@@ -203,6 +272,8 @@ class RecurrentLayer(nn.Module, ABC):
         self.check_input(x)
         data, layout = Layout.read(x, self.batch_first)
         initial = self._initial_states(states, layout, data)
+        if self._unchecked_states and states[0] is not None and not self.carry_momentum:
+            self._warn_of_lost_momentum(states[0])
         momentum = self._initial_momentum(momentum, layout)
 
         finals: list[tuple[Tensor, ...]] = []
@@ -214,12 +285,18 @@ class RecurrentLayer(nn.Module, ABC):
                 k = layer * directions + direction
                 suffix = self._suffixes[k]
                 weight_hh = self._weight_hh(suffix)
+                if weight_hh.device != data.device:
+                    raise InputError(
+                        f"{type(self).__name__}: expected weight_hh{suffix} on {data.device}, as the input, "
+                        f"got {weight_hh.device}; move the layer as a whole with .to(device)"
+                    )
                 inputs, velocity = gate_input(
                     layout.reverse(data) if direction else data,
-                    self._tensor("weight_ih" + suffix),
-                    self._tensor_if_any("bias_ih" + suffix),
+                    # Not get_parameter: functional_call and parametrizations put plain tensors here.
+                    getattr(self, "weight_ih" + suffix),
+                    getattr(self, "bias_ih" + suffix, None),
                     weight_hh,
-                    self._rule(suffix),
+                    getattr(self, "rule" + suffix, None),
                     None if momentum is None else type(momentum)(*(m[k] for m in momentum)),
                     layout.packed,
                     self.carry_momentum,
@@ -261,12 +338,28 @@ class RecurrentLayer(nn.Module, ABC):
         if momentum is None or self.rule is None:
             return None
         depth = self.num_layers * self._directions
+        momentum = self.rule.as_state(momentum)
         lead = (depth,) if layout.unbatched else (depth, layout.batch)
         weight = self._tensor("weight_ih_l0")
         checks.check_momentum(
             type(self).__name__, momentum, self.rule, lead, self.channels(self.rule), weight
         )
         return type(momentum)(*(layout.read_state(tensor) for tensor in momentum))
+
+    def _warn_of_lost_momentum(self, h_0: Tensor) -> None:
+        """Warn once where a state that is not zero is given to a layer that starts its momentum anew."""
+        # What is being traced, compiled or transformed has no number to look at.
+        if self.rule is None or type(h_0) not in (Tensor, nn.Parameter) or h_0.is_meta or not eager():
+            return
+        self._unchecked_states -= 1
+        if bool((h_0 != 0).any()):
+            self._unchecked_states = 0
+            warn(
+                f"{type(self).__name__}: got an initial hidden state, but the momentum starts at zero. If the "
+                "state continues a sequence, make the layer with carry_momentum=True. Its state then holds the "
+                "momentum too, and chunks of a sequence equal the whole. Otherwise ignore this warning, which "
+                "each layer gives once."
+            )
 
     def _split_state(self, hx: Any) -> tuple[Tensor | None, RuleState]:
         """Take a single-tensor state apart: h_0, or (h_0, m_0) where momentum is carried."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,13 @@ from momentumrnn.kernels import GateInput
 from momentumrnn.layers import checks
 from momentumrnn.layers.input_stage import gate_input_of_a_step
 from momentumrnn.layers.rnn import Nonlinearity
+from momentumrnn.layers.rule_owner import RuleOwner
 from momentumrnn.rules import Rule, RuleState
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
 
 
-class _RecurrentCell(nn.Module, ABC):
+class _RecurrentCell(RuleOwner, ABC):
     """What the three cells share. With a rule the state always carries the momentum."""
 
     state_names: ClassVar[tuple[str, ...]] = ("h_0",)
@@ -38,12 +39,16 @@ class _RecurrentCell(nn.Module, ABC):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
-        checks.check_arguments(owner, input_size, hidden_size, 1, 0.0, 0)
+        input_size, hidden_size = checks.check_sizes(
+            owner, smallest=0, input_size=input_size, hidden_size=hidden_size
+        )
+        checks.check_flags(owner, bias=bias)
         checks.check_rule(owner, rule, False)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
-        channels = hidden_size if rule is not None and rule.velocity == "hidden" else gates * hidden_size
+        self._gates = gates
+        channels = self._drive_size(rule)
 
         def make(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(*shape, device=device, dtype=dtype))
@@ -52,12 +57,23 @@ class _RecurrentCell(nn.Module, ABC):
         self.weight_hh = make(gates * hidden_size, hidden_size)
         self.register_parameter("bias_ih", make(channels) if bias else None)
         self.register_parameter("bias_hh", make(gates * hidden_size) if bias else None)
-        self._channels = channels
-        self.rule: Rule | None = None if rule is None else rule.bind(channels, device, dtype)
+        self._bind_rule(rule)
+
+    @property
+    def rule(self) -> Rule | None:
+        """The rule, or ``None``; assign another to exchange it."""
+        return cast(Rule | None, self._modules.get("rule"))
+
+    def _rule_names(self) -> dict[str, str]:
+        return {"rule": "weight_ih"}
+
+    def _drive_size(self, rule: Rule | None) -> int:
+        hidden = rule is not None and rule.velocity == "hidden"
+        return self.hidden_size if hidden else self._gates * self.hidden_size
 
     def reset_parameters(self) -> None:
         """Draw every weight from U(-1/√h, 1/√h), as ``torch.nn`` does, and put the rule to its start."""
-        bound = 1.0 / math.sqrt(self.hidden_size)
+        bound = 1.0 / math.sqrt(max(1, self.hidden_size))
         for weight in self.parameters(recurse=False):
             nn.init.uniform_(weight, -bound, bound)
         if self.rule is not None:
@@ -74,7 +90,7 @@ class _RecurrentCell(nn.Module, ABC):
         """Check, run one step, and return the new states and the rule's new state."""
         owner = type(self).__name__
         # Once each: a step is so short that looking them up in the module shows.
-        weight_ih, rule = self.weight_ih, self.rule
+        weight_ih, rule = self.weight_ih, cast(Rule | None, self._modules.get("rule"))
         checks.check_input(owner, x, self.input_size, weight_ih, (1, 2))
         batched = x.dim() == 2
         rows = x if batched else x.unsqueeze(0)
@@ -97,7 +113,8 @@ class _RecurrentCell(nn.Module, ABC):
         momentum = None if rule is None else hx[-1]
         if momentum is not None and rule is not None:
             lead = (rows.shape[0],) if batched else ()
-            checks.check_momentum(owner, momentum, rule, lead, self._channels, weight_ih)
+            momentum = rule.as_state(momentum)
+            checks.check_momentum(owner, momentum, rule, lead, weight_ih.shape[0], weight_ih)
             momentum = momentum if batched else type(momentum)(*(m.unsqueeze(0) for m in momentum))
         if rule is None:
             inputs = GateInput(rows.unsqueeze(0), weight_ih, self.bias_ih)
@@ -284,6 +301,7 @@ class LSTMCell(_RecurrentCell):
         rule: Rule | None = None,
         forget_gate: bool = True,
     ) -> None:
+        checks.check_flags(type(self).__name__, forget_gate=forget_gate)
         super().__init__(4 if forget_gate else 3, input_size, hidden_size, bias, device, dtype, rule)
         self.forget_gate = forget_gate
         self.reset_parameters()

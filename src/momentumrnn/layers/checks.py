@@ -3,19 +3,59 @@
 from __future__ import annotations
 
 import numbers
-import warnings
+import operator
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from momentumrnn.errors import InputError
+from momentumrnn.errors import InputError, warn
 from momentumrnn.kernels.operands import check_sizes_kind
-from momentumrnn.kernels.problem import autocasts
+from momentumrnn.kernels.problem import autocasts, eager
 from momentumrnn.rules import Rule
 
-__all__ = ["check_arguments", "check_input", "check_momentum", "check_rule", "check_state"]
+__all__ = [
+    "check_arguments",
+    "check_flags",
+    "check_input",
+    "check_momentum",
+    "check_rule",
+    "check_sizes",
+    "check_state",
+    "without_projection",
+]
+
+
+def check_sizes(owner: str, smallest: int = 1, **sizes: Any) -> list[int]:
+    """Return a layer's sizes as plain integers: anything that stands for one is taken, as NumPy's are.
+
+    Raises:
+        TypeError: a size that is no integer.
+        ValueError: a size below the smallest.
+    """
+    numbers = []
+    for name, size in sizes.items():
+        try:
+            number = operator.index(size)
+        except (TypeError, RuntimeError):
+            number = None
+        if number is None or isinstance(size, bool):
+            raise TypeError(f"{owner}: {name} should be an int, got {type(size).__name__}")
+        if number < smallest:
+            least = "greater than zero" if smallest == 1 else f"at least {smallest}"
+            raise ValueError(f"{owner}: {name} must be {least}, got {number}")
+        numbers.append(number)
+    return numbers
+
+
+def check_flags(owner: str, **flags: Any) -> None:
+    """Raise ``TypeError`` for a flag that is not a bool."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise TypeError(f"{owner}: {name} should be a bool, got {flag!r}")
 
 
 def check_arguments(
@@ -26,23 +66,20 @@ def check_arguments(
     dropout: Any,
     proj_size: Any,
     **flags: Any,
-) -> None:
+) -> tuple[int, int, int, int]:
     """Check a layer's sizes and flags.
 
+    Returns:
+        The four sizes as plain integers, in the order of the arguments.
+
     Raises:
-        TypeError: a size that is not an int, or a flag that is not a bool.
+        TypeError: a size that is no integer, or a flag that is not a bool.
         ValueError: a size or dropout outside its range.
     """
-    sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
-    for name, size in {**sizes, "proj_size": proj_size}.items():
-        if isinstance(size, bool) or not isinstance(size, int):
-            raise TypeError(f"{owner}: {name} should be an int, got {type(size).__name__}")
-    for name, flag in flags.items():
-        if not isinstance(flag, bool):
-            raise TypeError(f"{owner}: {name} should be a bool, got {flag!r}")
-    for name, size in sizes.items():
-        if size <= 0:
-            raise ValueError(f"{owner}: {name} must be greater than zero, got {size}")
+    sizes = check_sizes(owner, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+    input_size, hidden_size, num_layers = sizes
+    (proj_size,) = check_sizes(owner, smallest=-(2**63), proj_size=proj_size)
+    check_flags(owner, **flags)
     if not 0 <= proj_size < hidden_size:
         raise ValueError(
             f"{owner}: expected proj_size between 0 (no projection) and hidden_size - 1 = "
@@ -50,11 +87,11 @@ def check_arguments(
         )
     check_probability(owner, "dropout", dropout)
     if dropout > 0 and num_layers == 1:
-        warnings.warn(
+        warn(
             f"{owner}: dropout acts between stacked layers, so dropout={dropout} does nothing with "
-            "num_layers=1; drop the argument or stack more layers",
-            stacklevel=5,
+            "num_layers=1; drop the argument or stack more layers"
         )
+    return input_size, hidden_size, num_layers, proj_size
 
 
 def check_probability(owner: str, name: str, value: Any) -> None:
@@ -159,6 +196,10 @@ def check_momentum(
         )
     for field, tensor in zip(kind._fields, state, strict=True):
         expected = lead if field == "step" else (*lead, channels)
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{owner}: expected momentum state {field} to be a tensor, got {type(tensor).__name__}"
+            )
         if tuple(tensor.shape) != expected:
             raise InputError(
                 f"{owner}: Expected momentum state {field} size {expected}, got {tuple(tensor.shape)}"
@@ -170,6 +211,10 @@ def check_momentum(
         dtype = torch.int64 if field == "step" else torch.promote_types(weight.dtype, torch.float32)
         if tensor.dtype != dtype:
             raise InputError(f"{owner}: expected momentum state {field} of dtype {dtype}, got {tensor.dtype}")
+        if field == "step" and eager() and type(tensor) is Tensor and not tensor.is_meta:
+            least = int(tensor.min()) if tensor.numel() else 0
+            if least < 0:
+                raise InputError(f"{owner}: expected momentum state step to count from 0, got {least}")
 
 
 def refuse_momentum(owner: str, state: Any, names: str) -> None:
@@ -186,3 +231,15 @@ def describe(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)}"
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
+def without_projection(init: Callable[..., None]) -> Callable[..., None]:
+    """Have a constructor refuse ``proj_size`` with a ``ValueError`` that says why, as ``torch.nn`` does."""
+
+    @wraps(init)
+    def checked(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        if "proj_size" in kwargs:
+            raise ValueError(f"{type(self).__name__}: only LSTM has proj_size; leave it out, or use an LSTM")
+        init(self, *args, **kwargs)
+
+    return checked

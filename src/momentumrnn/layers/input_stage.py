@@ -48,6 +48,10 @@ def gate_input(
     """
     if rule is None:
         return GateInput(x, weight_ih, bias_ih, packed=packed), None
+    if rule.is_hooked():
+        return _by_call(x, weight_ih, bias_ih, weight_hh, rule, state, packed)
+    if rule.learnable:
+        rule.check_device(weight_ih.device)
     if isinstance(rule, LinearRule) and rule.commutes:
         return _filtered_features(x, weight_ih, bias_ih, weight_hh, rule, state, packed, carry)
     if has_kernels(rule) and (runner := kernels.rule_backend(weight_ih)) is not None:
@@ -55,6 +59,19 @@ def gate_input(
         if rule.velocity == "hidden":
             inputs = GateInput(inputs.features, weight_hh, packed=packed)
         return inputs, state
+    return _by_call(x, weight_ih, bias_ih, weight_hh, rule, state, packed)
+
+
+def _by_call(
+    x: Tensor,
+    weight_ih: Tensor,
+    bias_ih: Tensor | None,
+    weight_hh: Tensor,
+    rule: Rule,
+    state: RuleState,
+    packed: PackedRows | None,
+) -> tuple[GateInput, RuleState]:
+    """Call the rule's module on the drive W x + b: any rule runs that way, and so do its hooks."""
     lengths = None if packed is None else packed.lengths
     drive = _drive(x, weight_ih, bias_ih, rule)
     d, state = rule(drive if packed is None else packed.pad(drive), state, lengths)
@@ -87,6 +104,10 @@ def gate_input_of_a_step(
     """
     if x.dtype not in (torch.float32, torch.float64) or autocasts(weight_ih):
         return gate_input(x.unsqueeze(0), weight_ih, bias_ih, weight_hh, rule, state)
+    if rule.is_hooked():
+        return _by_call(x.unsqueeze(0), weight_ih, bias_ih, weight_hh, rule, state, None)
+    if rule.learnable:
+        rule.check_device(weight_ih.device)
     # No filter before W, though the rule commutes: for one step that saves nothing, and the new state
     # wants the product.
     d, state = rule.step(F.linear(x, weight_ih, bias_ih), state)

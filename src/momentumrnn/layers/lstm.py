@@ -109,6 +109,7 @@ class LSTM(RecurrentLayer):
         weight_dropout: float = 0.0,
     ) -> None:
         checks.check_probability(type(self).__name__, "weight_dropout", weight_dropout)
+        checks.check_flags(type(self).__name__, forget_gate=forget_gate)
         super().__init__(
             4 if forget_gate else 3,
             input_size,

@@ -6,14 +6,18 @@ none, those of the nearest: MomentumLSTM's for MomentumRNN and MomentumGRU, SRLS
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, Unpack
+
+from torch import nn
 
 from momentumrnn import rules
 from momentumrnn.layers.arguments import GRUArguments, LSTMArguments, RNNArguments, passes_on
 from momentumrnn.layers.gru import GRU
 from momentumrnn.layers.lstm import LSTM
 from momentumrnn.layers.rnn import RNN
+from momentumrnn.nearest import did_you_mean
 from momentumrnn.rules.base import Learnable, Velocity
 
 __all__ = [
@@ -24,7 +28,7 @@ __all__ = [
     "MomentumLSTM",
     "MomentumRNN",
     "RMSPropLSTM",
-    "refuse_rule",
+    "check_names",
 ]
 
 
@@ -55,7 +59,7 @@ class MomentumRNN(RNN):
         learnable: Learnable = False,
         **kwargs: Unpack[RNNArguments],
     ) -> None:
-        refuse_rule(type(self).__name__, kwargs)
+        check_names(self, kwargs)
         rule = rules.HeavyBall(momentum, step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
@@ -87,7 +91,7 @@ class MomentumGRU(GRU):
         learnable: Learnable = False,
         **kwargs: Unpack[GRUArguments],
     ) -> None:
-        refuse_rule(type(self).__name__, kwargs)
+        check_names(self, kwargs)
         rule = rules.HeavyBall(momentum, step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
@@ -120,7 +124,7 @@ class MomentumLSTM(LSTM):
         learnable: Learnable = False,
         **kwargs: Unpack[LSTMArguments],
     ) -> None:
-        refuse_rule(type(self).__name__, kwargs)
+        check_names(self, kwargs)
         rule = rules.HeavyBall(momentum, step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
@@ -150,7 +154,7 @@ class NAGLSTM(LSTM):
         learnable: Learnable = False,
         **kwargs: Unpack[LSTMArguments],
     ) -> None:
-        refuse_rule(type(self).__name__, kwargs)
+        check_names(self, kwargs)
         rule = rules.Nesterov(step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
@@ -182,7 +186,7 @@ class SRLSTM(LSTM):
         learnable: Learnable = False,
         **kwargs: Unpack[LSTMArguments],
     ) -> None:
-        refuse_rule(type(self).__name__, kwargs)
+        check_names(self, kwargs)
         rule = rules.ScheduledRestart(restart, step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
@@ -219,7 +223,7 @@ class AdamLSTM(LSTM):
         learnable: Learnable = False,
         **kwargs: Unpack[LSTMArguments],
     ) -> None:
-        refuse_rule(type(self).__name__, kwargs)
+        check_names(self, kwargs)
         rule = rules.Adam(momentum, step_size, beta, eps, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
@@ -254,15 +258,38 @@ class RMSPropLSTM(LSTM):
         learnable: Learnable = False,
         **kwargs: Unpack[LSTMArguments],
     ) -> None:
-        refuse_rule(type(self).__name__, kwargs)
+        check_names(self, kwargs)
         rule = rules.RMSProp(step_size, beta, eps, velocity=velocity, learnable=learnable)
         super().__init__(*args, rule=rule, **kwargs)
 
 
-def refuse_rule(owner: str, kwargs: Mapping[str, object]) -> None:
-    """Raise ``TypeError`` where a named layer was given a rule besides its own."""
+# How the paper writes what is an argument here.
+_SYMBOLS = {
+    "mu": "momentum",
+    "μ": "momentum",
+    "s": "step_size",
+    "β": "beta",
+    "b": "beta",
+    "ε": "eps",
+    "epsilon": "eps",
+    "F": "restart",
+    "T": "restart",
+    "K": "rebase_every",
+}
+
+
+def check_names(layer: nn.Module, kwargs: Mapping[str, object]) -> None:
+    """Raise ``TypeError`` for an argument that a named layer does not have, such as a rule beside its own."""
+    owner = type(layer).__name__
     if "rule" in kwargs:
         raise TypeError(
             f"{owner} has a rule of its own and takes its arguments by keyword; "
             "for another rule use RNN, LSTM, GRU or OrthogonalRNN with rule=..."
         )
+    # Not a subclass of the user's, which may hand on what it likes.
+    named = next(kind for kind in type(layer).__mro__ if kind.__module__.startswith(__name__))
+    known = list(inspect.signature(named).parameters)
+    for name in kwargs:
+        if name not in known:
+            hint = did_you_mean(_SYMBOLS.get(name, name), known, f"it takes {', '.join(known)}", before="; ")
+            raise TypeError(f"{owner}: unexpected argument {name!r}{hint}")

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 from momentumrnn import rules
 from momentumrnn.layers.arguments import OrthogonalArguments, passes_on
-from momentumrnn.layers.named import refuse_rule
+from momentumrnn.layers.named import check_names
 from momentumrnn.layers.orthogonal import OrthogonalRNN
 from momentumrnn.rules.base import Learnable, Velocity
 
@@ -32,10 +32,10 @@ class ExpRNN(OrthogonalRNN):
     """
 
     def __init__(self, *args: Any, **kwargs: Unpack[OrthogonalArguments]) -> None:
-        refuse_rule(type(self).__name__, kwargs)
         for name in ("map", "rebase_every"):
             if name in kwargs:
                 raise TypeError(f"ExpRNN has no argument {name!r}; use OrthogonalRNN or DTRIV, which have")
+        check_names(self, kwargs)
         super().__init__(*args, **kwargs)
 
 
@@ -60,7 +60,7 @@ class DTRIV(OrthogonalRNN):
         rebase_every: float | None = 100,
         **kwargs: Unpack[OrthogonalArguments],
     ) -> None:
-        refuse_rule(type(self).__name__, kwargs)
+        check_names(self, kwargs)
         super().__init__(*args, rebase_every=rebase_every, **kwargs)
 
 
@@ -93,7 +93,7 @@ class MomentumDTRIV(OrthogonalRNN):
         rebase_every: float | None = 100,
         **kwargs: Unpack[OrthogonalArguments],
     ) -> None:
-        refuse_rule(type(self).__name__, kwargs)
+        check_names(self, kwargs)
         rule = rules.HeavyBall(momentum, step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rebase_every=rebase_every, rule=rule, **kwargs)
 
@@ -131,7 +131,7 @@ class AdamDTRIV(OrthogonalRNN):
         rebase_every: float | None = 100,
         **kwargs: Unpack[OrthogonalArguments],
     ) -> None:
-        refuse_rule(type(self).__name__, kwargs)
+        check_names(self, kwargs)
         rule = rules.Adam(momentum, step_size, beta, eps, velocity=velocity, learnable=learnable)
         super().__init__(*args, rebase_every=rebase_every, rule=rule, **kwargs)
 
@@ -167,7 +167,7 @@ class RMSPropDTRIV(OrthogonalRNN):
         rebase_every: float | None = 100,
         **kwargs: Unpack[OrthogonalArguments],
     ) -> None:
-        refuse_rule(type(self).__name__, kwargs)
+        check_names(self, kwargs)
         rule = rules.RMSProp(step_size, beta, eps, velocity=velocity, learnable=learnable)
         super().__init__(*args, rebase_every=rebase_every, rule=rule, **kwargs)
 
@@ -201,6 +201,6 @@ class SRDTRIV(OrthogonalRNN):
         rebase_every: float | None = 100,
         **kwargs: Unpack[OrthogonalArguments],
     ) -> None:
-        refuse_rule(type(self).__name__, kwargs)
+        check_names(self, kwargs)
         rule = rules.ScheduledRestart(restart, step_size, velocity=velocity, learnable=learnable)
         super().__init__(*args, rebase_every=rebase_every, rule=rule, **kwargs)

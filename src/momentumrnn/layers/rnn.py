@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 from momentumrnn import kernels
 from momentumrnn.kernels import GateInput
 from momentumrnn.kernels.problem import Cell
+from momentumrnn.layers import checks
 from momentumrnn.layers.base import RecurrentLayer
 from momentumrnn.rules import Rule
 
@@ -79,6 +80,7 @@ class RNN(RecurrentLayer):
         (torch.Size([5, 3, 20]), torch.Size([1, 3, 20]))
     """
 
+    @checks.without_projection
     def __init__(
         self,
         input_size: int,

@@ -36,7 +36,7 @@ def skew_matrix(entries: Tensor, places: Tensor, size: int) -> Tensor:
         tensor([[ 0.,  2.],
                 [-2.,  0.]])
     """
-    upper = entries.new_zeros(size * size).index_put((places,), entries).view(size, size)
+    upper = entries.new_zeros(size * size).scatter(0, places, entries).view(size, size)
     return upper - upper.t()
 
 

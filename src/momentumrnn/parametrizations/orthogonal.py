@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from momentumrnn.errors import InputError
+from momentumrnn.kernels.problem import eager
 from momentumrnn.parametrizations.initialisation import STARTS, Start, start_
 from momentumrnn.parametrizations.maps import MAPS, Map, skew_matrix, tightened
 from momentumrnn.parametrizations.steps import follow
@@ -18,6 +19,8 @@ __all__ = ["Orthogonal"]
 
 # Changes of base from one projection to the next.
 _PROJECT_EVERY = 100
+# How far |BᵀB - I| of an orthogonal matrix may be from zero: given by a user, and by rounding alone.
+_GIVEN, _ROUNDED, _ROUNDED_IN_HALF = 1e-3, 1e-5, 0.05
 
 
 class Orthogonal(nn.Module):
@@ -57,9 +60,13 @@ class Orthogonal(nn.Module):
         steps: optimizer steps so far, int64: a buffer, for the ``state_dict``.
         changes: changes of base so far, int64: likewise.
 
+    A base that something else has changed, such as an average over buffers, is replaced by the nearest
+    orthogonal matrix before it is used or saved.
+
     Raises:
         ValueError: a map or start by another name, ``rebase_every`` below 1 or no whole number.
         TypeError: a ``rebase_every`` that is no number.
+        InputError: when called, parts on different devices, or a base that is far from any orthogonal matrix.
 
     Example:
         >>> import torch
@@ -76,7 +83,11 @@ class Orthogonal(nn.Module):
     base: Tensor
     steps: Tensor
     changes: Tensor
-    places: Tensor
+    _steps: int
+    _changes: int
+    # Which tensors were seen to be orthogonal, or were counted: by identity and version.
+    _checked_base: tuple[int, int] | None = None
+    _counted: tuple[int, int, int, int] | None = None
 
     def __init__(
         self,
@@ -101,41 +112,53 @@ class Orthogonal(nn.Module):
         self.register_buffer("base", torch.empty(size, size, device=device, dtype=dtype))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=device))
         self.register_buffer("changes", torch.zeros((), dtype=torch.int64, device=device))
-        places = torch.empty(entries.shape, dtype=torch.int64, device=device)
-        self.register_buffer("places", places, persistent=False)
         self.reset_parameters()
         self._follow()
 
     def reset_parameters(self) -> None:
         """Draw a new start, and forget the steps."""
-        self.places.copy_(self._upper())
         start_(self.skew, self.base, self.start)
         self.steps.zero_()
         self.changes.zero_()
-        self._steps = self._changes = 0
+        self._checked_base = None
+
+    @property
+    def places(self) -> Tensor:
+        """Where A's entries belong in the flattened matrix, int64, (n (n - 1) / 2,)."""
+        # Computed at each call. In a buffer, tools that average or fill tensors one by one would spoil it.
+        rows, columns = torch.triu_indices(self.size, self.size, 1, device=self.skew.device)
+        return torch.add(columns, rows, alpha=self.size)
 
     def forward(self) -> Tensor:
         """Return U, (n, n)."""
+        self._repair_base()
         with without_autocast(self.skew.device):
             # In fewer bits U would not be orthogonal.
-            entries: Tensor = self.skew
+            entries = self._whole_skew()
             base = self.base
             if entries.dtype in (torch.float16, torch.bfloat16):
                 entries, base = entries.float(), base.float()
             moved = tightened(MAPS[self.map](skew_matrix(entries, self.places, self.size)))
             return (base @ moved).to(self.skew.dtype)
 
+    def _whole_skew(self) -> Tensor:
+        """Return A's entries; FSDP keeps a part of them on each process between two calls."""
+        skew: Tensor = self.skew
+        return skew.full_tensor() if hasattr(skew, "full_tensor") else skew
+
     @torch.no_grad()
     def rebase(self) -> None:
         """Make U the base and A zero; U stays what it is, to rounding."""
+        self._read_counts()
         # Not tightened rounding would gather in the base from one projection to the next, nor in fewer bits.
         with without_autocast(self.skew.device):
             self.base.copy_(tightened(self()))
         self.skew.zero_()
-        self.changes += 1
         self._changes += 1
+        self.changes += 1
         if self._changes % _PROJECT_EVERY == 0:
             self.project()
+        self._remember()
 
     @torch.no_grad()
     def project(self) -> None:
@@ -143,6 +166,7 @@ class Orthogonal(nn.Module):
         # On the CPU: not every device has float64.
         left, _, right = torch.linalg.svd(self.base.cpu().double())
         self.base.copy_(left @ right)
+        self._remember()
 
     @torch.no_grad()
     def assign(self, matrix: Tensor) -> None:
@@ -155,13 +179,11 @@ class Orthogonal(nn.Module):
             raise InputError(
                 f"expected an orthogonal matrix of shape {tuple(self.base.shape)}, got {tuple(matrix.shape)}"
             )
-        given, one = matrix.cpu().double(), torch.eye(self.size, dtype=torch.float64, device="cpu")
-        distance = (given.t() @ given - one).abs().max() if self.size else one.sum()
-        if not distance < 1e-3:
+        distance = _from_orthogonal(matrix)
+        if not distance < _GIVEN:
             raise InputError(
-                "expected an orthogonal matrix, got one that is off by "
-                f"{float(distance):.2g} in UᵀU; for the nearest one give its polar factor, "
-                "U Vᵀ of torch.linalg.svd"
+                f"expected an orthogonal matrix, got one that is off by {distance:.2g} in UᵀU; for the "
+                "nearest one give its polar factor, U Vᵀ of torch.linalg.svd"
             )
         self.base.copy_(matrix)
         self.project()
@@ -169,8 +191,10 @@ class Orthogonal(nn.Module):
 
     def after_step(self) -> None:
         """Count an optimizer step, and change the base where one is due."""
+        self._read_counts()
         self._steps += 1
         self.steps += 1
+        self._remember()
         every = self.rebase_every
         if every is not None and (self._steps == 1 if every == math.inf else self._steps % every == 0):
             self.rebase()
@@ -179,32 +203,83 @@ class Orthogonal(nn.Module):
         shown = f"{self.size}, map={self.map!r}"
         return shown if self.rebase_every is None else f"{shown}, rebase_every={self.rebase_every}"
 
-    def _begin(self) -> None:
-        # The numbers again where reading them costs no wait for a device.
-        if not self.steps.is_meta:
+    def _versions(self) -> tuple[int, int, int, int]:
+        steps, changes = self.steps, self.changes
+        return id(steps), steps._version, id(changes), changes._version
+
+    def _read_counts(self) -> None:
+        # Reading a number waits for its device: only where something else has written it.
+        if self._counted != self._versions():
             self._steps, self._changes = int(self.steps), int(self.changes)
-        self._follow()
+
+    def _remember(self) -> None:
+        """Take the base and the counts as they are for this module's own work."""
+        self._counted = self._versions()
+        self._checked_base = id(self.base), self.base._version
+
+    @torch.no_grad()
+    def _repair_base(self) -> None:
+        """Replace a base that something else has changed by the nearest orthogonal matrix."""
+        if torch.compiler.is_compiling() or self.base.is_inference():
+            return
+        base = self.base
+        if self._checked_base == (id(base), base._version):
+            return
+        if self.skew.device != base.device:
+            raise InputError(
+                f"Orthogonal: expected base on {self.skew.device}, where skew is, got {base.device}; move "
+                "the module as a whole with .to(device)"
+            )
+        if base.is_meta or not eager():
+            return
+        half = base.dtype in (torch.float16, torch.bfloat16)
+        if not _from_orthogonal(base) < (_ROUNDED_IN_HALF if half else _ROUNDED):
+            if not bool(base.isfinite().all()) or torch.linalg.svdvals(base.cpu().double()).min() < 0.1:
+                raise InputError(
+                    "Orthogonal: expected a base near an orthogonal matrix, but something has changed it to "
+                    "another; load a checkpoint, call reset_parameters(), or assign() an orthogonal matrix"
+                )
+            self.project()
+        self._checked_base = id(base), base._version
 
     def _follow(self) -> None:
         if self.rebase_every is not None:
             follow(self)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        if not self.skew.is_meta:
-            # Saved nowhere: of a module that was made without memory nothing else would fill them.
-            self.places = self._upper().to(self.skew.device)
-        self._begin()
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._repair_base()
+        super()._save_to_state_dict(*args, **kwargs)
 
-    def _upper(self) -> Tensor:
-        rows, columns = torch.triu_indices(self.size, self.size, 1, device="cpu")
-        places: Tensor = rows * self.size + columns
-        return places
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **kwargs: Any
+    ) -> None:
+        base = state_dict.get(f"{prefix}base")
+        if isinstance(base, Tensor) and base.shape == self.base.shape and not base.is_meta:
+            half = base.dtype in (torch.float16, torch.bfloat16)
+            distance = _from_orthogonal(base)
+            if not distance < (_ROUNDED_IN_HALF if half else _GIVEN):
+                *_, errors = rest
+                errors.append(
+                    f"expected {prefix}base to be an orthogonal matrix, got one that is off by "
+                    f"{distance:.2g} in UᵀU; for the nearest one give its polar factor, U Vᵀ of its SVD."
+                )
+                state_dict[f"{prefix}base"] = self.base
+        super()._load_from_state_dict(state_dict, prefix, *rest, **kwargs)
+        self._follow()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # What copies and pickles come through; torch leaves it without types.
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._begin()
+        self._counted = self._checked_base = None
+        self._follow()
+
+
+def _from_orthogonal(matrix: Tensor) -> float:
+    """Return the largest entry of |UᵀU - I|."""
+    with without_autocast(matrix.device):
+        given = matrix.detach().to(torch.promote_types(matrix.dtype, torch.float32))
+        one = torch.eye(matrix.shape[-1], dtype=given.dtype, device=given.device)
+        return float((given.mT @ given - one).abs().max()) if matrix.numel() else 0.0
 
 
 def _checked(every: Any) -> float | None:

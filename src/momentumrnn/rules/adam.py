@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, TypeGuard
+from typing import ClassVar, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
 
 from momentumrnn.rules.base import Learnable, Rule, RuleState, Velocity, last_step
-from momentumrnn.rules.coefficients import FRACTION, POSITIVE
+from momentumrnn.rules.coefficients import EPSILON, FRACTION, POSITIVE, Coefficient
 from momentumrnn.rules.scan import linear_scan, linear_step
 
 __all__ = ["Adam", "AdamState", "RMSProp", "RMSPropState", "has_kernels"]
@@ -28,40 +28,12 @@ class RMSPropState(NamedTuple):
     second_moment: Tensor
 
 
-_SMALLEST_EPS = 2.0**-63
-
-
 class _RootMeanSquare(Rule):
     """The denominator that both rules share."""
 
-    def __init__(
-        self,
-        start: dict[str, float],
-        eps: float,
-        *,
-        velocity: Velocity,
-        learnable: Learnable,
-    ) -> None:
-        super().__init__(start, velocity=velocity, learnable=learnable)
-        self.eps = POSITIVE.check(type(self).__name__, "eps", eps, learned=False)
-        if self.eps < _SMALLEST_EPS:
-            raise ValueError(
-                f"{type(self).__name__}: expected eps of {_SMALLEST_EPS:.2g} or more, got {eps}: to float32 "
-                "its square is zero"
-            )
-
-    @property
-    def step_size(self) -> float | Tensor:
-        """The step size s as it is now."""
-        return self.coefficient("step_size")
-
-    @property
-    def beta(self) -> float | Tensor:
-        """β as it is now."""
-        return self.coefficient("beta")
-
-    def arguments(self) -> dict[str, Any]:
-        return {**self._start, "eps": self.eps}
+    step_size = Coefficient()
+    beta = Coefficient()
+    eps = Coefficient()
 
     def _second_moment(
         self, recurrence: Callable[..., Tensor], drive: Tensor, initial: Tensor | None
@@ -103,7 +75,8 @@ class Adam(_RootMeanSquare):
     """
 
     state_type = AdamState
-    ranges: ClassVar = {"momentum": FRACTION, "step_size": POSITIVE, "beta": FRACTION}
+    ranges: ClassVar = {"momentum": FRACTION, "step_size": POSITIVE, "beta": FRACTION, "eps": EPSILON}
+    momentum = Coefficient()
 
     def __init__(
         self,
@@ -116,16 +89,10 @@ class Adam(_RootMeanSquare):
         learnable: Learnable = False,
     ) -> None:
         super().__init__(
-            {"momentum": momentum, "step_size": step_size, "beta": beta},
-            eps,
+            {"momentum": momentum, "step_size": step_size, "beta": beta, "eps": eps},
             velocity=velocity,
             learnable=learnable,
         )
-
-    @property
-    def momentum(self) -> float | Tensor:
-        """μ as it is now."""
-        return self.coefficient("momentum")
 
     def run(self, drive: Tensor, state: RuleState, lengths: Tensor | None) -> tuple[Tensor, RuleState]:
         a = drive.to(torch.promote_types(drive.dtype, torch.float32))
@@ -172,7 +139,7 @@ class RMSProp(_RootMeanSquare):
     """
 
     state_type = RMSPropState
-    ranges: ClassVar = {"step_size": POSITIVE, "beta": FRACTION}
+    ranges: ClassVar = {"step_size": POSITIVE, "beta": FRACTION, "eps": EPSILON}
 
     def __init__(
         self,
@@ -184,8 +151,7 @@ class RMSProp(_RootMeanSquare):
         learnable: Learnable = False,
     ) -> None:
         super().__init__(
-            {"step_size": step_size, "beta": beta},
-            eps,
+            {"step_size": step_size, "beta": beta, "eps": eps},
             velocity=velocity,
             learnable=learnable,
         )

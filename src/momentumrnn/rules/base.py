@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -48,6 +49,9 @@ class Rule(nn.Module, ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "state_type" in vars(cls):
+            # A named tuple of tensors: torch.load(weights_only=True) may make it.
+            torch.serialization.add_safe_globals([cls.state_type])
         # A step written for another run than the class's own would compute something else.
         of_run, of_step = (
             next(k for k, base in enumerate(cls.__mro__) if name in vars(base)) for name in ("run", "step")
@@ -63,14 +67,20 @@ class Rule(nn.Module, ABC):
             raise ValueError(f'{owner}: expected velocity "gate" or "hidden", got {velocity!r}')
         if not (isinstance(learnable, bool) or learnable == "channel"):
             raise ValueError(f'{owner}: expected learnable False, True or "channel", got {learnable!r}')
-        self.velocity: Velocity = velocity
-        self.learnable: Learnable = learnable
+        self._velocity: Velocity = velocity
+        self._learnable: Learnable = learnable
         self._start = {
-            name: self.ranges[name].check(owner, name, value, bool(learnable))
+            name: self.ranges[name].check(owner, name, value, self._is_learned(name))
             for name, value in start.items()
         }
+        # Of each learned coefficient: where its map is exact, and the raw parameter there.
+        self._anchors: dict[str, tuple[float, float]] = {}
         if learnable is True:
-            self._make_learned(())
+            self._make_learned(1)
+
+    # Read only: a bound rule's parameters and its layer's weights have the shapes that these ask for.
+    velocity = property(attrgetter("_velocity"))
+    learnable = property(attrgetter("_learnable"))
 
     @property
     def commutes(self) -> bool:
@@ -87,20 +97,58 @@ class Rule(nn.Module, ABC):
         """Return a copy of its own, with fresh learned coefficients for ``channels`` channels."""
         copy = type(self)(**self.arguments(), velocity=self.velocity, learnable=self.learnable)
         if self.learnable:
-            copy._make_learned((channels,) if self.learnable == "channel" else (), device, dtype)
-        return copy
+            copy._make_learned(channels if self.learnable == "channel" else 1, device, dtype)
+        return copy.train(self.training)
+
+    def share_coefficients(self, other: Rule) -> None:
+        """Keep fixed coefficients in common with another rule of the same class: to set one sets both."""
+        self._start = other._start
 
     def reset_parameters(self) -> None:
         """Put every learned coefficient back to the number it was given."""
-        if self.learnable and hasattr(self, f"{next(iter(self._start))}_offset"):
-            with torch.no_grad():
-                for name, start in self._start.items():
-                    self.get_buffer(f"{name}_start").fill_(start)
-                    self.get_parameter(f"{name}_offset").zero_()
+        if self._parameters:
+            self._anchor_at(self._start)
+            for name, (_, raw) in self._anchors.items():
+                nn.init.constant_(getattr(self, f"raw_{name}"), raw)
 
-    @abstractmethod
     def arguments(self) -> dict[str, Any]:
         """Return the rule's own arguments, as its constructor takes them."""
+        return dict(self._start)
+
+    def description(self) -> str:
+        """Return what a checkpoint's tensors do not hold of the rule, written as a call of its class."""
+        fixed = {name: value for name, value in self.arguments().items() if not self._is_learned(name)}
+        return f"{type(self).__name__}({self._written(fixed)})"
+
+    def is_hooked(self) -> bool:
+        """Whether something waits for the module's call, so that no kernel may stand in for it.
+
+        Forward and backward hooks do, and tools that replace ``forward``, such as those that load a module's
+        parameters just before it runs. A layer calls such a rule on the drive W x + b, and any other rule it
+        may run by a kernel, which reads the coefficients and does not call the module. Hooks registered for
+        all modules at once are not seen.
+        """
+        own = self.__dict__
+        return bool(
+            own["_forward_hooks"]
+            or own["_forward_pre_hooks"]
+            or own["_backward_hooks"]
+            or own["_backward_pre_hooks"]
+            or "forward" in own
+        )
+
+    def check_device(self, device: torch.device) -> None:
+        """Raise ``InputError`` unless the learned coefficients are on ``device``.
+
+        torch multiplies a tensor of one element on another device without an error, in part with memory that
+        was never written.
+        """
+        for name, parameter in self._parameters.items():
+            if parameter is not None and parameter.device != device:
+                raise InputError(
+                    f"{type(self).__name__}: expected {name} on {device}, as the weights and the input, got "
+                    f"{parameter.device}; move the layer as a whole with .to(device)"
+                )
 
     @abstractmethod
     def run(self, drive: Tensor, state: RuleState, lengths: Tensor | None) -> tuple[Tensor, RuleState]:
@@ -139,6 +187,14 @@ class Rule(nn.Module, ABC):
         merged = (torch.cat(fields) for fields in zip(*last, strict=True))
         return torch.cat(outputs, dim=1), self.state_type(*merged)
 
+    def as_state(self, state: Any) -> Any:
+        """Return a plain tuple or list of as many tensors as the rule's ``state_type``; others as they are.
+
+        Code that detaches a state by going through its tuples hands it back that way.
+        """
+        plain = type(state) in (tuple, list) and len(state) == len(self.state_type._fields)
+        return self.state_type(*state) if plain else state
+
     def step(self, drive: Tensor, state: RuleState = None) -> tuple[Tensor, RuleState]:
         """Apply the rule to one step, as a single-step cell does.
 
@@ -158,15 +214,46 @@ class Rule(nn.Module, ABC):
         Raises:
             RuntimeError: ``learnable="channel"`` and the rule was never bound to a channel count.
         """
-        if not self.learnable:
+        at = self.ranges[name].at
+        if not self._learnable or at is None:
             return self._start[name]
-        if not hasattr(self, f"{name}_offset"):
+        # Not get_parameter: torch.func.functional_call puts plain tensors in the parameters' places.
+        raw: Tensor | None = getattr(self, f"raw_{name}", None)
+        if raw is None:
             raise RuntimeError(
                 f'{type(self).__name__}(learnable="channel") does not know its channels yet; '
                 "call rule.bind(channels) first, or give the rule to a layer"
             )
-        # Not get_parameter: torch.func.functional_call puts plain tensors in the parameters' places.
-        return self.ranges[name].at(getattr(self, f"{name}_start"), getattr(self, f"{name}_offset"))
+        if raw.dtype in (torch.float16, torch.bfloat16):
+            raw = raw.float()
+        anchor, raw_anchor = self._anchors[name]
+        value = at(anchor, raw - raw_anchor)
+        return value if self._learnable == "channel" else value.reshape(())
+
+    def set_coefficient(self, name: str, value: float) -> None:
+        """Set a fixed coefficient, for every rule that it is shared with.
+
+        Raises:
+            AttributeError: the coefficient is learned.
+            ValueError: a number outside its range.
+            TypeError: no number.
+        """
+        owner = type(self).__name__
+        if self._is_learned(name):
+            raise AttributeError(
+                f"{owner}: {name} is learned and cannot be set to a number; change the parameter "
+                f"raw_{name}, or give the layer a new rule: layer.rule = rules.{owner}(…)"
+            )
+        self._start[name] = self.ranges[name].check(owner, name, value, learned=False)
+
+    def _is_learned(self, name: str) -> bool:
+        return bool(self._learnable) and self.ranges[name].at is not None
+
+    def _anchor_at(self, numbers: dict[str, float]) -> None:
+        """Make the map of each learned coefficient exact at its number."""
+        for name, value in numbers.items():
+            if (raw := self.ranges[name].raw) is not None:
+                self._anchors[name] = value, raw(value)
 
     def _check(self, drive: Tensor, state: RuleState) -> None:
         """Raise ``InputError`` for a drive or state whose shape the rule cannot take."""
@@ -187,23 +274,46 @@ class Rule(nn.Module, ABC):
             expected = tuple(drive.shape[1:2] if name == "step" else drive.shape[1:])
             if tuple(tensor.shape) != expected:
                 raise InputError(f"{owner}: Expected {name} size {expected}, got {tuple(tensor.shape)}")
+        if self._learnable:
+            self.check_device(drive.device)
 
     def _coefficient_for_scan(self, name: str) -> float | Tensor:
+        if not self._learnable:
+            return self._start[name]
         value = self.coefficient(name)
         return value.reshape(1, 1, -1) if isinstance(value, Tensor) and value.dim() else value
 
     def _make_learned(
-        self,
-        shape: tuple[int, ...],
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        self, size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
+        # One value is a vector of one: FSDP does not shard a tensor without dimensions.
         dtype = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
-        for name, start in self._start.items():
-            self.register_buffer(f"{name}_start", torch.full(shape, start, device=device, dtype=dtype))
-            self.register_parameter(
-                f"{name}_offset", nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
-            )
+        self._anchor_at(self._start)
+        for name in self._anchors:
+            raw = torch.empty(size, device=device, dtype=dtype)
+            self.register_parameter(f"raw_{name}", nn.Parameter(raw))
+        self.reset_parameters()
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # Not a key: the tensors alone give the same values to rounding, and with this to the last bit.
+        if self._parameters and hasattr(destination, "_metadata"):
+            anchors = {name: anchor for name, (anchor, _) in self._anchors.items()}
+            destination._metadata[prefix[:-1]]["anchors"] = anchors
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        if self._parameters:
+            self._anchor_at(self._start | local_metadata.get("anchors", {}))
+        for name in self._anchors:
+            # Version 0.1 kept the number it began at in a buffer and learned the distance from there.
+            start, offset = f"{prefix}{name}_start", f"{prefix}{name}_offset"
+            if start in state_dict and offset in state_dict:
+                self._anchor_at({name: float(state_dict.pop(start).flatten()[0])})
+                raw = state_dict.pop(offset).reshape(-1) + self._anchors[name][1]
+                state_dict[f"{prefix}raw_{name}"] = raw
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # A layer cast to bfloat16 keeps its coefficients in float32: there 0.999 would become 1.
@@ -216,7 +326,10 @@ class Rule(nn.Module, ABC):
         return self
 
     def extra_repr(self) -> str:
-        parts = [f"{name}={value}" for name, value in self.arguments().items()]
+        return self._written(self.arguments())
+
+    def _written(self, arguments: dict[str, Any]) -> str:
+        parts = [f"{name}={value}" for name, value in arguments.items()]
         parts += [f"velocity={self.velocity!r}"] if self.velocity != "gate" else []
         parts += [f"learnable={self.learnable!r}"] if self.learnable else []
         return ", ".join(parts)
@@ -245,7 +358,7 @@ class LinearRule(Rule):
         return velocity.to(drive.dtype), self.next_state(last_step(velocity, lengths), state, steps)
 
     def step(self, drive: Tensor, state: RuleState = None) -> tuple[Tensor, RuleState]:
-        gain = self._coefficient_for_scan("step_size")
+        gain = self._coefficient_for_scan("step_size") if self._learnable else self._start["step_size"]
         if state is None:
             velocity = linear_step(0.0, drive, None, gain)
         else:

@@ -5,67 +5,104 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["FRACTION", "POSITIVE", "Range"]
+__all__ = ["EPSILON", "FRACTION", "PERIOD", "POSITIVE", "Coefficient", "Range"]
 
 
 @dataclass(frozen=True)
 class Range:
     """The values a coefficient may take, and the map that keeps a learned one among them.
 
+    A learned coefficient is trained through a raw parameter that may be any number. The map from it to the
+    coefficient depends on an anchor, at which it is exact to the last bit; elsewhere it is the same to
+    rounding, whatever the anchor.
+
     Attributes:
         words: the range of a fixed coefficient, for error messages.
-        learned_words: the range of a learned one.
         holds: whether a fixed number lies in the range.
+        learned_words: the range of a learned one.
         holds_learned: whether a learned coefficient may start at the number.
-        at: maps (start, offset) to a value in the range, smoothly, with ``at(start, 0) == start``.
+        raw: maps a number in the range to the raw parameter, or ``None``: never learned.
+        at: maps (anchor, raw parameter minus the anchor's own) to a value in the range, smoothly and
+            increasing, with ``at(anchor, 0) == anchor``.
+        kind: ``float``, or ``int`` for whole numbers.
     """
 
     words: str
-    learned_words: str
     holds: Callable[[float], bool]
-    holds_learned: Callable[[float], bool]
-    at: Callable[[Tensor, Tensor], Tensor]
+    learned_words: str = ""
+    holds_learned: Callable[[float], bool] = lambda _: True
+    raw: Callable[[float], float] | None = None
+    at: Callable[[float, Tensor], Tensor] | None = None
+    kind: type[float] | type[int] = float
 
-    def check(self, owner: str, name: str, value: float, learned: bool) -> float:
-        """Return ``value`` as a float, or raise saying which numbers are possible.
+    def check(self, owner: str, name: str, value: Any, learned: bool) -> float:
+        """Return ``value`` as a number of the range's kind, or raise saying which numbers are possible.
 
         Raises:
-            TypeError: ``value`` is not a real number.
+            TypeError: ``value`` is not a number of that kind.
             ValueError: it is outside the range, or not finite.
         """
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{owner}: {name} should be a number, got {type(value).__name__}")
-        value = float(value)
-        if not (math.isfinite(value) and self.holds(value)):
-            raise ValueError(f"{owner}: expected {name} in {self.words}, got {value}")
-        if learned and not self.holds_learned(value):
+        expected = (int, float) if self.kind is float else int
+        if isinstance(value, bool) or not isinstance(value, expected):
+            article = "a number" if self.kind is float else "an int"
+            raise TypeError(f"{owner}: {name} should be {article}, got {type(value).__name__}")
+        number = self.kind(value)
+        if not (math.isfinite(number) and self.holds(number)):
+            raise ValueError(f"{owner}: expected {name} {self.words}, got {number}")
+        if learned and not self.holds_learned(number):
             raise ValueError(
-                f"{owner}: a learned {name} stays in {self.learned_words} and cannot start at {value}; "
+                f"{owner}: a learned {name} stays in {self.learned_words} and cannot start at {number}; "
                 "start inside, or use learnable=False"
             )
-        return value
+        return number
 
 
-def _fraction(start: Tensor, offset: Tensor) -> Tensor:
-    # The logistic map with its origin moved to `start`. Written so that offset 0 gives `start` to
-    # the last bit: start + (1 - start) rounds to 1 for every start between 0 and 1.
-    value = start / (start + (1.0 - start) * _exp(-offset))
+class Coefficient:
+    """A coefficient as an attribute of its rule: read as it is now, and set where it is fixed.
+
+    The rules that a layer made from one rule share their fixed coefficients, so that
+    ``layer.rule.momentum = 0.7`` changes every stacked layer and direction.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, rule: Any, owner: type | None = None) -> Any:
+        return self if rule is None else rule.coefficient(self._name)
+
+    def __set__(self, rule: Any, value: float) -> None:
+        rule.set_coefficient(self._name, value)
+
+
+def _logit(value: float) -> float:
+    return math.log(value) - math.log1p(-value)
+
+
+def _fraction(anchor: float, offset: Tensor) -> Tensor:
+    # The logistic map with its origin moved to the anchor, written so that offset 0 gives it to the last bit.
+    value = anchor / (1.0 + (1.0 - anchor) * torch.expm1(_bounded(-offset)))
     limits = torch.finfo(value.dtype)
     return value.clamp(limits.tiny, 1.0 - limits.eps)
 
 
-def _positive(start: Tensor, offset: Tensor) -> Tensor:
-    return start * _exp(offset)
+def _positive(anchor: float, offset: Tensor) -> Tensor:
+    return anchor * torch.exp(_bounded(offset))
 
 
-def _exp(offset: Tensor) -> Tensor:
+def _bounded(offset: Tensor) -> Tensor:
     # Beyond this, float32 would soon overflow and its slopes become NaN.
-    return torch.exp(offset.clamp(-60.0, 60.0))
+    return offset.clamp(-60.0, 60.0)
 
 
-FRACTION = Range("[0, 1)", "(0, 1)", lambda v: 0.0 <= v < 1.0, lambda v: 0.0 < v < 1.0, _fraction)
-POSITIVE = Range("(0, inf)", "(0, inf)", lambda v: v > 0.0, lambda v: v > 0.0, _positive)
+FRACTION = Range(
+    "in [0, 1)", lambda v: 0.0 <= v < 1.0, "(0, 1)", lambda v: 0.0 < v < 1.0, raw=_logit, at=_fraction
+)
+POSITIVE = Range("in (0, inf)", lambda v: v > 0.0, "(0, inf)", raw=math.log, at=_positive)
+# The square of anything smaller is zero in float32.
+EPSILON = Range("of 1.1e-19 or more", lambda v: v >= 2.0**-63)
+PERIOD = Range("of at least 1", lambda v: v >= 1, kind=int)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from momentumrnn.rules.base import Learnable, LinearRule, RuleState, Velocity
-from momentumrnn.rules.coefficients import FRACTION, POSITIVE
+from momentumrnn.rules.coefficients import FRACTION, POSITIVE, Coefficient
 
 __all__ = ["HeavyBall", "HeavyBallState"]
 
@@ -48,6 +48,8 @@ class HeavyBall(LinearRule):
 
     state_type = HeavyBallState
     ranges: ClassVar = {"momentum": FRACTION, "step_size": POSITIVE}
+    momentum = Coefficient()
+    step_size = Coefficient()
 
     def __init__(
         self,
@@ -60,19 +62,6 @@ class HeavyBall(LinearRule):
         super().__init__(
             {"momentum": momentum, "step_size": step_size}, velocity=velocity, learnable=learnable
         )
-
-    @property
-    def momentum(self) -> float | Tensor:
-        """μ as it is now."""
-        return self.coefficient("momentum")
-
-    @property
-    def step_size(self) -> float | Tensor:
-        """The step size s as it is now."""
-        return self.coefficient("step_size")
-
-    def arguments(self) -> dict[str, Any]:
-        return dict(self._start)
 
     def decay(self, steps: int, state: RuleState, device: torch.device) -> float | Tensor:
         return self._coefficient_for_scan("momentum")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from momentumrnn.rules.base import Learnable, LinearRule, RuleState, Velocity
-from momentumrnn.rules.coefficients import POSITIVE
+from momentumrnn.rules.coefficients import PERIOD, POSITIVE, Coefficient
 
 __all__ = ["Nesterov", "NesterovState", "ScheduledRestart"]
 
@@ -56,19 +56,12 @@ class Nesterov(LinearRule):
 
     state_type = NesterovState
     ranges: ClassVar = {"step_size": POSITIVE}
+    step_size = Coefficient()
 
     def __init__(
         self, step_size: float, *, velocity: Velocity = "gate", learnable: Learnable = False
     ) -> None:
         super().__init__({"step_size": step_size}, velocity=velocity, learnable=learnable)
-
-    @property
-    def step_size(self) -> float | Tensor:
-        """The step size s as it is now."""
-        return self.coefficient("step_size")
-
-    def arguments(self) -> dict[str, Any]:
-        return dict(self._start)
 
     def schedule(self, step: Tensor) -> Tensor:
         """Return μ for the given step counts k."""
@@ -116,18 +109,16 @@ class ScheduledRestart(Nesterov):
         tensor([1.0000, 1.2500, 1.0000, 1.2500])
     """
 
+    ranges: ClassVar = {"restart": PERIOD, "step_size": POSITIVE}
+    restart = Coefficient()
+
     def __init__(
         self, restart: int, step_size: float, *, velocity: Velocity = "gate", learnable: Learnable = False
     ) -> None:
-        if isinstance(restart, bool) or not isinstance(restart, int):
-            raise TypeError(f"ScheduledRestart: restart should be an int, got {type(restart).__name__}")
-        if restart < 1:
-            raise ValueError(f"ScheduledRestart: expected restart of at least 1, got {restart}")
-        super().__init__(step_size, velocity=velocity, learnable=learnable)
-        self.restart = restart
-
-    def arguments(self) -> dict[str, Any]:
-        return {"restart": self.restart, **self._start}
+        # Not Nesterov's own, which takes a step size alone.
+        LinearRule.__init__(
+            self, {"restart": restart, "step_size": step_size}, velocity=velocity, learnable=learnable
+        )
 
     def schedule(self, step: Tensor) -> Tensor:
         """Return μ for the given step counts k."""
