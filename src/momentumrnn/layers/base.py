@@ -355,10 +355,10 @@ class RecurrentLayer(RuleOwner, ABC):
         if bool((h_0 != 0).any()):
             self._unchecked_states = 0
             warn(
-                f"{type(self).__name__}: got an initial hidden state, but the momentum starts at zero. If the "
-                "state continues a sequence, make the layer with carry_momentum=True. Its state then holds the "
-                "momentum too, and chunks of a sequence equal the whole. Otherwise ignore this warning, which "
-                "each layer gives once."
+                f"{type(self).__name__}: got an initial hidden state, but the momentum starts at zero. If "
+                "the state continues a sequence, make the layer with carry_momentum=True. Its state then "
+                "holds the momentum too, and chunks of a sequence equal the whole. Otherwise ignore this "
+                "warning, which each layer gives once."
             )
 
     def _split_state(self, hx: Any) -> tuple[Tensor | None, RuleState]:

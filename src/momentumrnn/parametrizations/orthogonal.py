@@ -131,20 +131,15 @@ class Orthogonal(nn.Module):
 
     def forward(self) -> Tensor:
         """Return U, (n, n)."""
-        self._repair_base()
-        with without_autocast(self.skew.device):
+        skew, base = self.skew, self.base
+        self._repair_base(base)
+        with without_autocast(skew.device):
             # In fewer bits U would not be orthogonal.
-            entries = self._whole_skew()
-            base = self.base
+            entries = _whole(skew)
             if entries.dtype in (torch.float16, torch.bfloat16):
                 entries, base = entries.float(), base.float()
             moved = tightened(MAPS[self.map](skew_matrix(entries, self.places, self.size)))
-            return (base @ moved).to(self.skew.dtype)
-
-    def _whole_skew(self) -> Tensor:
-        """Return A's entries; FSDP keeps a part of them on each process between two calls."""
-        skew: Tensor = self.skew
-        return skew.full_tensor() if hasattr(skew, "full_tensor") else skew
+            return (base @ moved).to(skew.dtype)
 
     @torch.no_grad()
     def rebase(self) -> None:
@@ -217,14 +212,15 @@ class Orthogonal(nn.Module):
         self._counted = self._versions()
         self._checked_base = id(self.base), self.base._version
 
-    @torch.no_grad()
-    def _repair_base(self) -> None:
+    def _repair_base(self, base: Tensor) -> None:
         """Replace a base that something else has changed by the nearest orthogonal matrix."""
-        if torch.compiler.is_compiling() or self.base.is_inference():
+        if torch.compiler.is_compiling() or base.is_inference():
             return
-        base = self.base
-        if self._checked_base == (id(base), base._version):
-            return
+        if self._checked_base != (id(base), base._version):
+            self._check_base(base)
+
+    @torch.no_grad()
+    def _check_base(self, base: Tensor) -> None:
         if self.skew.device != base.device:
             raise InputError(
                 f"Orthogonal: expected base on {self.skew.device}, where skew is, got {base.device}; move "
@@ -247,7 +243,7 @@ class Orthogonal(nn.Module):
             follow(self)
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._repair_base()
+        self._repair_base(self.base)
         super()._save_to_state_dict(*args, **kwargs)
 
     def _load_from_state_dict(
@@ -272,6 +268,14 @@ class Orthogonal(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._counted = self._checked_base = None
         self._follow()
+
+
+def _whole(skew: Tensor) -> Tensor:
+    """Return A's entries; between two calls FSDP leaves only a part of them on each process."""
+    if type(skew) in (Tensor, nn.Parameter) or not hasattr(skew, "full_tensor"):
+        return skew
+    whole: Tensor = skew.full_tensor()
+    return whole
 
 
 def _from_orthogonal(matrix: Tensor) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -67,8 +66,8 @@ class Rule(nn.Module, ABC):
             raise ValueError(f'{owner}: expected velocity "gate" or "hidden", got {velocity!r}')
         if not (isinstance(learnable, bool) or learnable == "channel"):
             raise ValueError(f'{owner}: expected learnable False, True or "channel", got {learnable!r}')
-        self._velocity: Velocity = velocity
-        self._learnable: Learnable = learnable
+        self.velocity: Velocity = velocity
+        self.learnable: Learnable = learnable
         self._start = {
             name: self.ranges[name].check(owner, name, value, self._is_learned(name))
             for name, value in start.items()
@@ -78,9 +77,14 @@ class Rule(nn.Module, ABC):
         if learnable is True:
             self._make_learned(1)
 
-    # Read only: a bound rule's parameters and its layer's weights have the shapes that these ask for.
-    velocity = property(attrgetter("_velocity"))
-    learnable = property(attrgetter("_learnable"))
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A bound rule's parameters and its layer's weights have the shapes that these two ask for.
+        if name in ("velocity", "learnable") and name in self.__dict__:
+            raise AttributeError(
+                f"{type(self).__name__}: {name} cannot be changed; make a new rule and give it to the layer: "
+                "layer.rule = …"
+            )
+        super().__setattr__(name, value)
 
     @property
     def commutes(self) -> bool:
@@ -215,7 +219,7 @@ class Rule(nn.Module, ABC):
             RuntimeError: ``learnable="channel"`` and the rule was never bound to a channel count.
         """
         at = self.ranges[name].at
-        if not self._learnable or at is None:
+        if not self.learnable or at is None:
             return self._start[name]
         # Not get_parameter: torch.func.functional_call puts plain tensors in the parameters' places.
         raw: Tensor | None = getattr(self, f"raw_{name}", None)
@@ -227,8 +231,8 @@ class Rule(nn.Module, ABC):
         if raw.dtype in (torch.float16, torch.bfloat16):
             raw = raw.float()
         anchor, raw_anchor = self._anchors[name]
-        value = at(anchor, raw - raw_anchor)
-        return value if self._learnable == "channel" else value.reshape(())
+        value = at(anchor, raw_anchor, raw)
+        return value if self.learnable == "channel" else value.reshape(())
 
     def set_coefficient(self, name: str, value: float) -> None:
         """Set a fixed coefficient, for every rule that it is shared with.
@@ -247,7 +251,7 @@ class Rule(nn.Module, ABC):
         self._start[name] = self.ranges[name].check(owner, name, value, learned=False)
 
     def _is_learned(self, name: str) -> bool:
-        return bool(self._learnable) and self.ranges[name].at is not None
+        return bool(self.learnable) and self.ranges[name].at is not None
 
     def _anchor_at(self, numbers: dict[str, float]) -> None:
         """Make the map of each learned coefficient exact at its number."""
@@ -274,11 +278,11 @@ class Rule(nn.Module, ABC):
             expected = tuple(drive.shape[1:2] if name == "step" else drive.shape[1:])
             if tuple(tensor.shape) != expected:
                 raise InputError(f"{owner}: Expected {name} size {expected}, got {tuple(tensor.shape)}")
-        if self._learnable:
+        if self.learnable:
             self.check_device(drive.device)
 
     def _coefficient_for_scan(self, name: str) -> float | Tensor:
-        if not self._learnable:
+        if not self.learnable:
             return self._start[name]
         value = self.coefficient(name)
         return value.reshape(1, 1, -1) if isinstance(value, Tensor) and value.dim() else value
@@ -358,7 +362,7 @@ class LinearRule(Rule):
         return velocity.to(drive.dtype), self.next_state(last_step(velocity, lengths), state, steps)
 
     def step(self, drive: Tensor, state: RuleState = None) -> tuple[Tensor, RuleState]:
-        gain = self._coefficient_for_scan("step_size") if self._learnable else self._start["step_size"]
+        gain = self._coefficient_for_scan("step_size") if self.learnable else self._start["step_size"]
         if state is None:
             velocity = linear_step(0.0, drive, None, gain)
         else:

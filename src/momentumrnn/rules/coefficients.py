@@ -27,8 +27,8 @@ class Range:
         learned_words: the range of a learned one.
         holds_learned: whether a learned coefficient may start at the number.
         raw: maps a number in the range to the raw parameter, or ``None``: never learned.
-        at: maps (anchor, raw parameter minus the anchor's own) to a value in the range, smoothly and
-            increasing, with ``at(anchor, 0) == anchor``.
+        at: maps (anchor, raw(anchor), raw parameter) to a value in the range, smoothly and increasing, with
+            ``at(anchor, raw(anchor), raw(anchor)) == anchor``.
         kind: ``float``, or ``int`` for whole numbers.
     """
 
@@ -37,7 +37,7 @@ class Range:
     learned_words: str = ""
     holds_learned: Callable[[float], bool] = lambda _: True
     raw: Callable[[float], float] | None = None
-    at: Callable[[float, Tensor], Tensor] | None = None
+    at: Callable[[float, float, Tensor], Tensor] | None = None
     kind: type[float] | type[int] = float
 
     def check(self, owner: str, name: str, value: Any, learned: bool) -> float:
@@ -83,20 +83,20 @@ def _logit(value: float) -> float:
     return math.log(value) - math.log1p(-value)
 
 
-def _fraction(anchor: float, offset: Tensor) -> Tensor:
-    # The logistic map with its origin moved to the anchor, written so that offset 0 gives it to the last bit.
-    value = anchor / (1.0 + (1.0 - anchor) * torch.expm1(_bounded(-offset)))
+def _fraction(anchor: float, raw_anchor: float, raw: Tensor) -> Tensor:
+    # The logistic map, written so that it gives the anchor to the last bit.
+    value = anchor / (1.0 + (1.0 - anchor) * torch.expm1(_bounded(raw_anchor - raw)))
     limits = torch.finfo(value.dtype)
     return value.clamp(limits.tiny, 1.0 - limits.eps)
 
 
-def _positive(anchor: float, offset: Tensor) -> Tensor:
-    return anchor * torch.exp(_bounded(offset))
+def _positive(anchor: float, raw_anchor: float, raw: Tensor) -> Tensor:
+    return anchor * torch.exp(_bounded(raw - raw_anchor))
 
 
-def _bounded(offset: Tensor) -> Tensor:
+def _bounded(distance: Tensor) -> Tensor:
     # Beyond this, float32 would soon overflow and its slopes become NaN.
-    return offset.clamp(-60.0, 60.0)
+    return distance.clamp(-60.0, 60.0)
 
 
 FRACTION = Range(

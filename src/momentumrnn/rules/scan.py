@@ -13,12 +13,15 @@ nothing overflows or cancels however long the sequence and however close a decay
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["cumulative_decay", "linear_scan", "linear_scan_loop", "linear_step", "without_autocast"]
 
+_UNCHANGED = nullcontext()
 _SHORTEST_CHUNK, _USUAL_CHUNK, _LONGEST_CHUNK = 12, 16, 24
 
 
@@ -203,7 +206,8 @@ def _as_steps(decay: float | Tensor, device: torch.device) -> Tensor:
     return decay.reshape(-1, 1, 1) if decay.dim() < 2 else decay.unsqueeze(-1)
 
 
-def without_autocast(device: torch.device) -> torch.autocast:
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Return a context in which autocast lowers no precision on ``device``."""
     kind = device.type if torch.amp.is_autocast_available(device.type) else "cpu"
-    return torch.autocast(kind, enabled=False)
+    # To enter autocast costs more than a small scan.
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else _UNCHANGED
