@@ -30,6 +30,9 @@ CLASSES = {
 }
 VELOCITIES = ["gate", "hidden"]
 LEARNABLE = [False, True, "channel"]
+# Rule and velocity, without and with what is learned. The plain layer has no velocity and learns none.
+RULE_CASES = [("none", "gate"), *itertools.product(RULES, VELOCITIES)]
+LEARNABLE_CASES = [("none", "gate", False), *itertools.product(RULES, VELOCITIES, LEARNABLE)]
 
 # The cells by name: the layer's class, its own arguments, and the oracle's name for it.
 CELLS: dict[str, tuple[str, dict[str, Any], oracle.Cell]] = {
@@ -48,6 +51,9 @@ CELLS: dict[str, tuple[str, dict[str, Any], oracle.Cell]] = {
     ),
 }
 ORTHOGONAL_CELLS = ["orthogonal", "orthogonal_cayley"]
+# What the backend "torch" accepts with any rule: torch has no modrelu.
+TORCH_CELLS = [name for name, (_, _, cell) in CELLS.items() if cell.nonlinearity != "modrelu"]
+BACKEND_CASES = [*((cell, "reference") for cell in CELLS), *((cell, "torch") for cell in TORCH_CELLS)]
 # What torch's fused recurrences can compute, over the input filtered by a linear rule.
 FUSED_CELLS = ["rnn_tanh", "rnn_relu", "lstm", "lstm_projected", "gru"]
 

@@ -8,11 +8,21 @@ import torch
 from torch.nn.utils.rnn import pack_sequence
 
 import momentumrnn
-from cases import CELLS, FUSED_CELLS, LINEAR_RULES, RULES, VELOCITIES, make_layer, make_rule
+from cases import (
+    CELLS,
+    FUSED_CELLS,
+    LEARNABLE_CASES,
+    LINEAR_RULES,
+    RULE_CASES,
+    RULES,
+    TORCH_CELLS,
+    make_layer,
+    make_rule,
+)
 from momentumrnn import backend, explain
 from momentumrnn.errors import BackendError, InputError
 from momentumrnn.kernels import cpu, reference
-from momentumrnn.kernels.extension import extension
+from momentumrnn.kernels.extension import extension, missing
 from momentumrnn.kernels.problem import Problem
 
 BACKENDS = ["cpu", "torch", "reference"]
@@ -126,9 +136,10 @@ def test_an_unknown_backend_names_the_known_ones(name):
         assert known in message
 
 
-@pytest.mark.parametrize("rule", ["none", *RULES])
-def test_a_backend_that_cannot_run_says_why_and_never_falls_back(rule):
-    layer = make_layer("rnn_modrelu", rule)
+@pytest.mark.parametrize(("rule", "velocity", "learnable"), LEARNABLE_CASES)
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell not in TORCH_CELLS])
+def test_a_backend_that_cannot_run_says_why_and_never_falls_back(cell, rule, velocity, learnable):
+    layer = make_layer(cell, rule, velocity, learnable)
     with backend("torch"), pytest.raises(BackendError, match="modrelu") as caught:
         layer(torch.randn(2, 1, 3, dtype=torch.float64))
     assert "torch" in str(caught.value)
@@ -151,11 +162,10 @@ def test_a_linear_rule_runs_on_the_fastest(cell, rule, learnable):
             assert chosen(layer, x) == [name] * 4
 
 
-@pytest.mark.parametrize("rule", ["none", *RULES])
+@pytest.mark.parametrize(("rule", "velocity"), RULE_CASES)
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("velocity", VELOCITIES)
 def test_explain_names_a_backend_for_each_place_and_reasons_against_the_rest(cell, rule, velocity):
-    layer = make_layer(cell, rule, velocity if rule != "none" else "gate", num_layers=2, bidirectional=True)
+    layer = make_layer(cell, rule, velocity, num_layers=2, bidirectional=True)
     x = torch.randn(4, 2, 3, dtype=torch.float64)
     text = explain(layer, x)
     assert isinstance(text, str)
@@ -192,12 +202,9 @@ def calls(layer, x, monkeypatch):
     return counts
 
 
-@pytest.mark.parametrize("velocity", VELOCITIES)
-@pytest.mark.parametrize("rule", ["none", *RULES])
+@pytest.mark.parametrize(("rule", "velocity"), RULE_CASES)
 @pytest.mark.parametrize("cell", CELLS)
 def test_explain_tells_the_truth(cell, rule, velocity, monkeypatch):
-    if rule == "none" and velocity == "hidden":
-        return
     layer = make_layer(cell, rule, velocity, num_layers=2)
     for steps in (4, 1):
         x = torch.randn(steps, 2, 3, dtype=torch.float64)
@@ -207,12 +214,17 @@ def test_explain_tells_the_truth(cell, rule, velocity, monkeypatch):
                 assert calls(layer, x, monkeypatch) == {name: names.count(name) for name in BACKENDS}
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("cpu", marks=pytest.mark.skipif(not BUILT, reason=str(missing()))),
+        "torch",
+        "reference",
+    ],
+)
 @pytest.mark.parametrize("rule", ["none", *RULES])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 def test_a_cell_runs_on_the_backend_asked_for(kind, rule, name, monkeypatch):
-    if name == "cpu" and not BUILT:
-        return
     cell = getattr(momentumrnn, f"{kind}Cell")(3, 5, rule=make_rule(rule))
     for batch in (1, 2):
         with backend(name):
