@@ -14,7 +14,9 @@ from momentumrnn.results.latex import escape_latex, to_latex
 from momentumrnn.results.numbers import show_number
 from momentumrnn.results.quantities import quantities_of
 from momentumrnn.results.records import to_records
+from momentumrnn.results.runs import RunRecord
 from momentumrnn.results.table import Table
+from momentumrnn.results.time_to_target import minutes_to
 from momentumrnn.tasks.contract import ACCURACY, LOSS, MSE, Metric
 from momentumrnn.training import load_recipe
 from momentumrnn.training.plan import Plan
@@ -173,6 +175,25 @@ def test_minutes_to_the_target(tmp_path):
     assert row(table, "MomentumLSTM")[1:] == ("2.0", "1 of 2", "416", "0.67", "0.60", "1–2 of 150")
     assert row(table, "RMSPropLSTM")[1:] == ("not run", "–", "403", "–", "0.58", "–")
     assert "another machine" in table.notes[0]
+
+
+def test_a_metric_at_the_target_has_reached_it():
+    """To the last digit that is shown, whichever way the factor of percent was rounded."""
+    run = RunRecord(None, None, history(ACCURACY, [90.0, 92.29, 95.0], seconds=60.0), 0)
+    assert minutes_to(run, 92.29, ACCURACY) == 2.0
+    assert minutes_to(run, 92.28, ACCURACY) == 2.0
+    assert minutes_to(run, 92.3, ACCURACY) == 3.0
+    assert minutes_to(run, 95.01, ACCURACY) is None
+    run = RunRecord(None, None, history(MSE, [0.5, 0.25, 0.125], seconds=60.0), 0)
+    assert minutes_to(run, 0.25, MSE) == 2.0
+    assert minutes_to(run, 0.24, MSE) == 3.0
+    assert minutes_to(run, 0.12, MSE) is None
+    for correct in range(10001):
+        (epoch,) = history(ACCURACY, [50.0], seconds=60.0)
+        run = RunRecord(None, None, (dataclasses.replace(epoch, test_metric=correct / 10000),), 0)
+        target = float(f"{correct / 100:.2f}")
+        assert minutes_to(run, target, ACCURACY) == 1.0
+        assert minutes_to(run, target + 0.01, ACCURACY) is None
 
 
 def test_cost_beside_the_first_row(tmp_path):

@@ -27,7 +27,9 @@ def minutes_to(run: RunRecord, target: float, metric: Metric) -> float | None:
     seconds = 0.0
     for epoch in run.history:
         seconds += epoch.seconds
-        if metric.rank(metric.scale * epoch.test_metric) >= metric.rank(target):
+        shown = metric.scale * epoch.test_metric
+        # The factor of percent rounds: 100 * 0.0007 is less than 0.07.
+        if math.isclose(shown, target) or metric.rank(shown) >= metric.rank(target):
             return seconds / MINUTE
     return None
 
