@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 import safetensors.torch
@@ -220,6 +221,41 @@ def test_interrupted_twice_at_one_place(tiny, undisturbed, tmp_path, every_step)
             train(tiny, folder, progress=ActsAt(*place, stop))
     train(tiny, folder)
     assert_same_outcome(folder, undisturbed)
+
+
+class Ticks(Silent):
+    """Lets a second pass with every step, and presses Ctrl-C after one of them."""
+
+    def __init__(self, clock, place=None):
+        self.clock, self.place = clock, place
+
+    def step(self, epoch, step, loss, accuracy):
+        self.clock.now += 1.0
+        if (epoch, step) == self.place:
+            press_ctrl_c()
+
+
+def test_what_has_been_added_up_survives_interruptions(tiny, tmp_path, every_step, monkeypatch):
+    """Seconds, steps, sums and the best epoch so far; the time between does not count."""
+    clock = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    validation = {1: 0.9, 2: 0.5, 3: 0.7}
+
+    def evaluate(self, part):
+        clock.now += 10.0
+        return 1.0, validation[self.epoch]
+
+    monkeypatch.setattr(loop.Loop, "_evaluate", evaluate)
+    whole = train(tiny, tmp_path / "whole", progress=Ticks(clock)).history
+    assert [(row.step, row.seconds) for row in whole] == [(5, 25.0), (10, 25.0), (15, 25.0)]
+    for place in ((1, 2), (1, 4), (2, 1), (2, 5), (3, 3)):
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny, tmp_path / "parts", progress=Ticks(clock, place))
+        clock.now += 1000.0
+    assert train(tiny, tmp_path / "parts", progress=Ticks(clock)).history == whole
+    assert_same_outcome(tmp_path / "parts", tmp_path / "whole")
+    with safetensors.safe_open(tmp_path / "parts" / "best.safetensors", "pt") as stored:
+        assert stored.metadata() == {"epoch": "1"}
 
 
 def test_a_damaged_last_checkpoint_costs_time_and_nothing_else(tiny, undisturbed, tmp_path, every_step):
