@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 import momentumrnn
 from cases import (
+    BACKEND_CASES,
     CELLS,
     RULE_CASES,
     RULES,
@@ -82,11 +83,12 @@ def test_alone_and_in_a_batch(cell, rule, velocity, bidirectional, with_state):
 
 
 @pytest.mark.parametrize(("rule", "velocity"), RULE_CASES)
-@pytest.mark.parametrize("cell", CELLS)
-def test_each_sequence_obeys_the_equations(cell, rule, velocity):
+@pytest.mark.parametrize(("cell", "backend"), [*BACKEND_CASES, *((cell, "auto") for cell in CELLS)])
+def test_each_sequence_obeys_the_equations(cell, backend, rule, velocity):
     layer = make_layer(cell, rule, velocity, bidirectional=True, num_layers=2, carry_momentum=rule != "none")
     x, _ = draw(layer, cell, rule, False)
-    output, state = layer(pack_sequence(x, enforce_sorted=False))
+    with momentumrnn.backend(backend):
+        output, state = layer(pack_sequence(x, enforce_sorted=False))
     for n, (sequence, y) in enumerate(zip(x, unpack_sequence(output), strict=True)):
         expected, h, c, memory = oracle_layer(layer, cell, rule, velocity, sequence[:, None])
         right = [h, c] if has_memory_cell(cell) else [h]

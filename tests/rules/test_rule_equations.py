@@ -105,6 +105,25 @@ def test_a_given_state_is_left_as_it_was(name):
         assert torch.equal(part, expected)
 
 
+@pytest.mark.parametrize("given_state", [False, True])
+@pytest.mark.parametrize("learnable", LEARNABLE)
+@pytest.mark.parametrize("name", RULES)
+def test_the_state_is_that_at_the_end_of_each_sequence(name, learnable, given_state):
+    """Every part of it: the longer sequences of the batch go on, and what follows the end is not in it."""
+    C, lengths = 3, [30, 17, 1, 30, 4]
+    rule = make_rule(name, learnable=learnable).bind(C, dtype=torch.float64)
+    drive = draw_drive(30, len(lengths), C)
+    memory = random_memory(len(lengths), C) if given_state else None
+    state = state_of(name, memory) if given_state else None
+    gate_input, got = rule(drive, state, torch.tensor(lengths))
+    for n, length in enumerate(lengths):
+        own = oracle.Memory(*(part[n : n + 1] for part in memory)) if given_state else None
+        values, last = oracle.run_rule(oracle_rule(name, rule), drive[:length, n : n + 1], own)
+        assert_close(gate_input[:length, n : n + 1], values, **EXACT)
+        for part, expected in zip(got, state_of(name, last), strict=True):
+            assert_close(part[n : n + 1], expected, **EXACT)
+
+
 @pytest.mark.parametrize("name", LINEAR_RULES)
 def test_a_linear_rule_commutes_with_a_matrix(name):
     rule = make_rule(name)
