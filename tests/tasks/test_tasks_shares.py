@@ -8,7 +8,7 @@ from momentumrnn.data.text import Columns
 from momentumrnn.tasks import Batch, Sampling, build_task
 from momentumrnn.tasks.language import _pieces
 from momentumrnn.tasks.language_model import LanguageOutputs
-from momentumrnn.tasks.shares import share_of
+from momentumrnn.tasks.shares import own_sequences, share_of
 from momentumrnn.tasks.speech import SpeechBatches
 
 
@@ -82,6 +82,31 @@ def test_shares_of_a_text_average_to_the_whole(count):
     for name in ("loss", "metric_sum"):
         mean = sum(getattr(score, name) for score in each).item() / count
         assert mean == pytest.approx(getattr(expected, name).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("size", "count"), [(5, 2), (5, 3), (7, 4), (2, 3)])
+def test_shares_of_a_penalty_average_to_the_whole(size, count):
+    """Where some processes have a sequence more than others, or none."""
+    columns = Columns.of(torch.arange(3 * size) % 8, size, before=0, whole=True)
+    (whole,) = _pieces(columns, [3])
+    assert whole.lengths == (3,) * size
+    penalties = {"embedding_size": 3, "activation_penalty": 2.0, "slowness_penalty": 3.0}
+    task = build_task("text", folder="mine", vocabulary=8, language=penalties)
+    logits, last, dropped = (torch.randn(3, size, 8, dtype=torch.float64) for _ in range(3))
+
+    def scored(rank):
+        first, end, _ = own_sequences(size, rank, count)
+        own = LanguageOutputs(*(part[:, first:end] for part in (logits, last, dropped)))
+        share = share_of(whole, task.sequence_dim, rank, count)
+        return share.counted(task.score(own, share.batch))
+
+    expected = task.score(LanguageOutputs(logits, last, dropped), whole)
+    by_hand = 2 * dropped.square().mean() + 3 * (last[1:] - last[:-1]).square().mean()
+    torch.testing.assert_close(expected.penalty, by_hand)
+    each = [scored(rank) for rank in range(count)]
+    for name in ("penalty", "objective"):
+        mean = sum(getattr(score, name) for score in each) / count
+        torch.testing.assert_close(mean, getattr(expected, name))
 
 
 def test_all_of_a_sequence_goes_to_one_process():
