@@ -3,6 +3,7 @@
 import copy
 import inspect
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -379,3 +380,55 @@ def test_dropout_without_a_next_layer_warns(kind):
         kind(3, 5, dropout=0.5)
     with pytest.warns(UserWarning, match="num_layers"):
         LAYERS[kind](3, 5, dropout=0.5)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_sizes_may_be_anything_that_stands_for_an_integer(kind):
+    for size in (np.int64(5), torch.tensor(5)):
+        layer = getattr(momentumrnn, kind)(np.int32(3), size, num_layers=np.int64(2))
+        assert type(layer.hidden_size) is type(layer.input_size) is type(layer.num_layers) is int
+        cell = getattr(momentumrnn, kind + "Cell")(np.int32(3), size)
+        assert type(cell.hidden_size) is int
+
+
+@pytest.mark.parametrize("kind", ["RNNCell", "LSTMCell", "GRUCell"])
+@pytest.mark.parametrize("sizes", [(10, 0), (0, 5)])
+def test_cells_of_no_size_are_those_of_torch(kind, sizes):
+    ours, theirs = getattr(momentumrnn, kind)(*sizes), getattr(nn, kind)(*sizes)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(3, sizes[0])
+    assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU"])
+def test_only_an_lstm_has_a_projection(kind):
+    for package in (nn, momentumrnn):
+        with pytest.raises(ValueError, match="proj_size"):
+            getattr(package, kind)(3, 5, proj_size=2)
+
+
+@pytest.mark.parametrize("options", [{}, {"proj_size": 2}, {"batch_first": True, "bidirectional": True}])
+@pytest.mark.parametrize("packed", [False, True])
+def test_members_that_client_code_calls(options, packed):
+    ours, theirs = momentumrnn.LSTM(3, 5, 2, **options), nn.LSTM(3, 5, 2, **options)
+    assert ours._all_weights == theirs._all_weights
+    x = torch.randn(7, 2, 3)
+    sizes = None
+    if packed:
+        x, sizes = x.flatten(0, 1), torch.full((7,), 2)
+    size = theirs.get_expected_hidden_size(x, sizes)
+    assert ours.get_expected_hidden_size(x, sizes) == size
+    h, c = torch.randn(size), torch.randn(theirs.get_expected_cell_size(x, sizes))
+    order = torch.randperm(size[1])
+    assert_close(ours.permute_hidden((h, c), order), theirs.permute_hidden((h, c), order))
+    assert ours.permute_hidden((h, c), None) == (h, c)
+    for layer in (ours, theirs):
+        layer.check_forward_args(x, (h, c), sizes)
+        layer.check_hidden_size(h, size)
+        for wrong in ((h[1:], c), (h, c[..., :1])):
+            with pytest.raises(RuntimeError, match="Expected"):
+                layer.check_forward_args(x, wrong, sizes)
+        with pytest.raises(RuntimeError, match="Expected hidden size"):
+            layer.check_hidden_size(h[1:], size)
+        with pytest.raises(RuntimeError):
+            layer.check_forward_args(x[..., :2], (h, c), sizes)

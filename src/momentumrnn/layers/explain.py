@@ -50,6 +50,10 @@ def explain(layer: RecurrentLayer, x: Tensor | PackedSequence) -> str:
     batch = _batch(layer, x)
     lines = [f"{type(layer).__name__}({layer.extra_repr()}){behind}, {weight.dtype!s} on {weight.device}"]
     for suffix, width in layer.places():
+        if not type(layer)._recur.__module__.startswith(__package__):
+            own = f"the recurrence of {type(layer).__name__} itself, which no backend replaces"
+            lines.append(f"  {suffix[1:]}: {own}, {_what(rule, width, layer, weight)}")
+            continue
         problem = Problem.of(
             layer.cell(), factored_by(rule), weight, bool(layer.proj_size), one_step, layer.hidden_size, batch
         )

@@ -134,6 +134,11 @@ class LSTM(RecurrentLayer):
         output, (h_n, c_n), momentum = self._run(input, (h_0, c_0), momentum)
         return output, (h_n, c_n, momentum) if self.carry_momentum else (h_n, c_n)
 
+    def get_expected_cell_size(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
+        """Return the shape of c_0 for a batch, or for the rows of a packed one, as ``torch.nn`` does."""
+        layers, batch, _ = self.get_expected_hidden_size(input, batch_sizes)
+        return layers, batch, self.hidden_size
+
     def extra_repr(self) -> str:
         parts = [super().extra_repr()]
         parts += [] if self.forget_gate else ["forget_gate=False"]

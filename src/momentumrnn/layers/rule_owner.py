@@ -53,7 +53,7 @@ class RuleOwner(nn.Module):
             if first is not None:
                 bound.share_coefficients(first)
             first = first or bound
-            self._modules[name] = bound
+            self._modules[name] = bound.train(self.training)
 
     def _exchange_rule(self, rule: Any) -> None:
         owner = type(self).__name__

@@ -66,7 +66,7 @@ class Orthogonal(nn.Module):
     Raises:
         ValueError: a map or start by another name, ``rebase_every`` below 1 or no whole number.
         TypeError: a ``rebase_every`` that is no number.
-        InputError: when called, parts on different devices, or a base that is far from any orthogonal matrix.
+        InputError: when called, parts on different devices, or a base that something made singular.
 
     Example:
         >>> import torch
@@ -230,10 +230,11 @@ class Orthogonal(nn.Module):
             return
         half = base.dtype in (torch.float16, torch.bfloat16)
         if not _from_orthogonal(base) < (_ROUNDED_IN_HALF if half else _ROUNDED):
-            if not bool(base.isfinite().all()) or torch.linalg.svdvals(base.cpu().double()).min() < 0.1:
+            # A singular matrix has no nearest one, or many.
+            if not bool(base.isfinite().all()) or torch.linalg.cond(base.cpu().double()) > 1e4:
                 raise InputError(
-                    "Orthogonal: expected a base near an orthogonal matrix, but something has changed it to "
-                    "another; load a checkpoint, call reset_parameters(), or assign() an orthogonal matrix"
+                    "Orthogonal: expected an orthogonal base, but something has changed it to a singular "
+                    "matrix; load a checkpoint, call reset_parameters(), or assign() an orthogonal matrix"
                 )
             self.project()
         self._checked_base = id(base), base._version

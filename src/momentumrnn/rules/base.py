@@ -102,7 +102,7 @@ class Rule(nn.Module, ABC):
         copy = type(self)(**self.arguments(), velocity=self.velocity, learnable=self.learnable)
         if self.learnable:
             copy._make_learned(channels if self.learnable == "channel" else 1, device, dtype)
-        return copy.train(self.training)
+        return copy
 
     def share_coefficients(self, other: Rule) -> None:
         """Keep fixed coefficients in common with another rule of the same class: to set one sets both."""
