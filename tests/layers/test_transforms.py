@@ -361,3 +361,12 @@ def test_a_gradient_of_torch_func_inside_a_graph(cell, rule):
     assert_close(torch.compile(slope, backend="aot_eager")(x[0]), expected)
     assert_close(torch.compile(vmap(slope), backend="aot_eager")(x), vmap(slope)(x))
     assert_close(make_fx(slope)(x[0])(x[0]), expected)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_package_of_the_reference_needs_no_operator_of_ours(backend):
+    layer = momentumrnn.MomentumLSTM(3, 5).eval()
+    with momentumrnn.backend(backend), torch.no_grad():
+        program = torch.export.export(layer, (torch.randn(7, 2, 3),))
+    ours = [node for node in program.graph.nodes if "momentumrnn" in str(node.target)]
+    assert bool(ours) == (backend == "cpu")
