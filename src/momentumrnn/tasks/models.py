@@ -115,7 +115,9 @@ def build_layer(
             **(options or {}),
         )
     except (TypeError, ValueError, RuntimeError) as error:
-        raise RecipeError(f"model {name}: {error}") from error
+        # The further lines of some errors of torch are a trace of its C++ code.
+        said = str(error).partition("\n")[0]
+        raise RecipeError(f"model {name}: {said}") from error
 
 
 def _argument_names(layer: type) -> set[str]:

@@ -10,6 +10,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from momentumrnn.errors import BackendError
 from momentumrnn.nearest import did_you_mean
 
+MOST_THREADS = 4096
 # Those of Fabric that keep all weights in every process, which is what checkpoints are made from.
 STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork")
 # What tells the processes of a run that was started by hand on several machines about each other.
@@ -32,6 +33,7 @@ def check_launch(device: str, devices: int, nodes: int, strategy: str, threads: 
     for name, value in (("devices", devices), ("nodes", nodes), ("threads", threads)):
         if value is not None and value < 1:
             raise BackendError(f"--{name}: expected 1 or more, got {value}")
+    check_threads(threads)
     if strategy not in STRATEGIES:
         hint = did_you_mean(strategy, STRATEGIES, f"expected one of {', '.join(STRATEGIES)}")
         raise BackendError(f"--strategy: there is no {strategy!r} here{hint}")
@@ -43,6 +45,19 @@ def check_launch(device: str, devices: int, nodes: int, strategy: str, threads: 
             "more than there are, or for --device cpu"
         )
     _check_environment(devices, nodes)
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse more threads than a system starts, at which torch overflows or the process is aborted.
+
+    Args:
+        threads: CPU threads of a process; torch's own choice where absent.
+
+    Raises:
+        BackendError: There are too many.
+    """
+    if threads is not None and threads > MOST_THREADS:
+        raise BackendError(f"--threads: expected at most {MOST_THREADS}, got {threads}")
 
 
 def _check_environment(devices: int, nodes: int) -> None:

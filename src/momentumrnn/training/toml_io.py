@@ -23,7 +23,8 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    # Python itself refuses numbers of thousands of digits and brackets hundreds deep.
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{source}: not valid TOML: {error}") from error
 
 
@@ -53,7 +54,7 @@ def parse_value(text: str) -> Any:
     """
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     # A line break would let the text define more than its value.
     return parsed["value"] if parsed.keys() == {"value"} else text

@@ -8,6 +8,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from momentumrnn.errors import RecipeError
 from momentumrnn.nearest import did_you_mean
 
+# No size, count or seed is larger, and neither torch nor NumPy holds larger ones.
+LARGEST = 2**63
+MOST_SHOWN = 60
+
 
 def build(kind: type[Any], values: Any, path: str = "") -> Any:
     """Build a dataclass, and the dataclasses in it, from mappings.
@@ -66,11 +70,18 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     elif isinstance(value, bool):
         if hint is bool:
             return value
+    elif isinstance(value, int) and abs(value) >= LARGEST:
+        raise RecipeError(f"{path}: expected {_describe(hint)} below 2⁶³, got {_shown(value)}")
     elif hint is float and isinstance(value, int | float):
         return float(value)
     elif isinstance(hint, type) and isinstance(value, hint):
         return value
-    raise RecipeError(f"{path}: expected {_describe(hint)}, got {value!r}")
+    raise RecipeError(f"{path}: expected {_describe(hint)}, got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}… ({len(text)} characters)"
 
 
 def _describe(hint: Any) -> str:

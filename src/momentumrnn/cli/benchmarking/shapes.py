@@ -73,9 +73,9 @@ def parse_shapes(text: str) -> tuple[Shape, ...]:
 
 def _parse(part: str) -> Shape:
     sizes = part.lower().split("x")
-    if len(sizes) != 4 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+    if len(sizes) != 4 or not all(size.isdecimal() and len(size) < 10 and int(size) > 0 for size in sizes):
         raise BenchmarkError(
-            "--shapes: expected TxBxdxh, four whole numbers from 1, several separated by commas, such as "
-            f"784x128x1x128,64x64x1x128; got {part!r}"
+            "--shapes: expected TxBxdxh, four whole numbers from 1, below 10⁹, several separated by commas, "
+            f"such as 784x128x1x128,64x64x1x128; got {part!r}"
         )
     return Shape(*map(int, sizes))

@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from momentumrnn.errors import RecipeError
 from momentumrnn.training import Recipe
 from momentumrnn.training.toml_io import parse_value
+from momentumrnn.training.typed import LARGEST
 
 FORM = "KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=a,b,c"
 MOST_CORNERS = 512
@@ -179,7 +180,8 @@ def _range(key: str, given: str, kinds: set[Any]) -> Range:
             ends.append(kind(text))
         except ValueError:
             ends.append(math.nan)
-        if not math.isfinite(ends[-1]):
+        # Not isfinite, which makes a float of every whole number.
+        if not -math.inf < ends[-1] < math.inf:
             raise RecipeError(f"--over {key}: expected {wanted} at either end, got {text!r}")
     low, high = ends
     if low >= high:
@@ -196,7 +198,7 @@ def _choices(key: str, given: str, kinds: set[Any]) -> Choices:
         if not isinstance(value, Value) or value == "":
             raise RecipeError(f"--over {key}: expected values as a,b,c, got {given!r}")
         # As the recipe reads it, so that 1 and 1.0 are seen to be the same.
-        whole = isinstance(value, int) and not isinstance(value, bool)
+        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
         values.append(float(value) if whole and float in kinds else value)
     if len(set(map(as_text, values))) < len(values):
         raise RecipeError(f"--over {key}: expected every value once, got {given!r}")
