@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from momentumrnn.errors import InputError
 from momentumrnn.tasks.language_model import LanguageModel, LanguageOutputs
 
 
@@ -19,6 +20,9 @@ def draw_words(
         count: How many to draw.
         temperature: What the logits are divided by: below 1 the likely words become likelier.
         seed: Which words; the same one always gives the same ones.
+
+    Raises:
+        InputError: The model's logits are not finite.
     """
     model.eval()
     device = model.embedding.weight.device
@@ -28,6 +32,11 @@ def draw_words(
         outputs, state = model(torch.tensor(words, device=device).unsqueeze(1), state)
         assert isinstance(outputs, LanguageOutputs)
         logits = outputs.logits[-1, 0].double().cpu()
+        if not logits.isfinite().all():
+            raise InputError(
+                "expected finite logits, got NaN or infinity: the weights of the model have diverged or are "
+                "damaged; generate from another run"
+            )
         # The largest is 0 then, however small the temperature.
         scaled = (logits - logits.max()) / temperature
         drawn = torch.multinomial(torch.softmax(scaled, dim=0), 1, generator=random)

@@ -6,7 +6,8 @@ import json
 import shutil
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,13 +133,35 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} is damaged: {error}") from error
     try:
-        return Checkpoint(
-            weights=safetensors.torch.load_file(folder / WEIGHTS),
-            state=torch.load(folder / STATE, map_location="cpu", weights_only=True),
-        )
+        state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"expected a dictionary, got {type(state).__name__}")
+        return Checkpoint(weights=safetensors.torch.load_file(folder / WEIGHTS), state=state)
     # Whatever readers of two formats think of; torch's words advise to read it unsafely.
     except Exception as error:
         raise CheckpointError(f"{folder} cannot be read ({type(error).__name__})") from error
+
+
+@contextmanager
+def restoring(folder: Path) -> Iterator[None]:
+    """Say what it means that a checkpoint with right checksums does not fit the run that resumes from it.
+
+    Args:
+        folder: The run folder, or that of all checkpoints.
+
+    Raises:
+        CheckpointError: Something is missing, superfluous, or of another type or shape.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{folder}: its checkpoint belongs to another run, or was edited ({type(error).__name__}: "
+            f"{said}); bring the run's own checkpoints back, or choose another folder with --out"
+        ) from error
 
 
 def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

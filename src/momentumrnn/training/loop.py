@@ -10,19 +10,26 @@ from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from momentumrnn.errors import CheckpointError, DivergedError
 from momentumrnn.tasks import Batches, Task
 from momentumrnn.tasks.contract import Part
 from momentumrnn.training.averaging import Averaging
 from momentumrnn.training.carried_state import CarriedState
-from momentumrnn.training.checkpoint import Checkpoint, load_latest_checkpoint, save_checkpoint, save_weights
+from momentumrnn.training.checkpoint import (
+    Checkpoint,
+    load_latest_checkpoint,
+    restoring,
+    save_checkpoint,
+    save_weights,
+)
 from momentumrnn.training.divergence import Divergence
 from momentumrnn.training.files import needing_disk
 from momentumrnn.training.history import Epoch, best_validation_epoch
 from momentumrnn.training.interrupt import Interrupt
 from momentumrnn.training.model import build_model
-from momentumrnn.training.optimizers import build_optimizers, scaled_lr
+from momentumrnn.training.optimizers import build_optimizers, restore_optimizer, scaled_lr
 from momentumrnn.training.own_state import collect_own_states, restore_own_state
 from momentumrnn.training.processes import Processes
 from momentumrnn.training.progress import Progress
@@ -128,8 +135,7 @@ class Loop:
                 # Not by Fabric, which would clip those of one optimizer alone.
                 torch.nn.utils.clip_grad_norm_(self.raw_model.parameters(), clip_norm)
             with scaled_lr(self.raw_optimizers, whole.lr_scale):
-                for optimizer in self.optimizers:
-                    optimizer.step()
+                self._step_optimizers()
             self.averaging.count(self.raw_model)
             self.step += 1
             self.divergence.see(score.loss.detach(), self.step, first=self.epoch == self.step == 1)
@@ -144,6 +150,18 @@ class Loop:
             if save:
                 self._save()
             self._stop_if_asked()
+
+    def _step_optimizers(self) -> None:
+        try:
+            for optimizer in self.optimizers:
+                optimizer.step()
+        except RuntimeError as error:
+            # Adam divides its first learning rates by small numbers.
+            if "without overflow" not in str(error):
+                raise
+            self._diverged(
+                f"a step is larger than float32 holds after step {self.step} of epoch {self.epoch}"
+            )
 
     def _report_step(self) -> None:
         self._check_finite()
@@ -262,7 +280,14 @@ class Loop:
         if stored is None:
             self.processes.lead(self.run.check_unbegun)
             return
-        weights, state = stored
+        with restoring(self.run.path):
+            self._take_up(*stored)
+        # Killed between the two, a process leaves metrics an epoch behind the checkpoint; nobody was told.
+        written = self._write(lambda: len(self.run.history()))
+        self.untold = [] if written is None else self.history[written:]
+        self._write(lambda: self.run.write_history(self.history, self.task.metric))
+
+    def _take_up(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
         if "weight" not in state:
             raise CheckpointError(
                 f"{self.run.path}: its checkpoints are those of an earlier version of momentumrnn; finish "
@@ -270,7 +295,7 @@ class Loop:
             )
         self.raw_model.load_state_dict(weights)
         for optimizer, own in zip(self.raw_optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(own)
+            restore_optimizer(optimizer, own)
         self.epoch, self.step, self.seconds_before = state["epoch"], state["step"], state["seconds"]
         # Checkpoints from before there were these hold none of them.
         self.carried.restore(state.get("carried", []), self.fabric.device)
@@ -278,10 +303,11 @@ class Loop:
         self.divergence.limit.copy_(state.get("loss_limit", self.divergence.limit))
         self.history = [Epoch.from_columns(row, self.task.metric) for row in state["history"]]
         restore_own_state(self.processes, self.totals, state)
-        # Killed between the two, a process leaves metrics an epoch behind the checkpoint; nobody was told.
-        written = self._write(lambda: len(self.run.history()))
-        self.untold = [] if written is None else self.history[written:]
-        self._write(lambda: self.run.write_history(self.history, self.task.metric))
+        numbers = [self.step, self.seconds_before, *(v for row in state["history"] for v in row.values())]
+        if not all(value is None or isinstance(value, int | float) for value in numbers) or self.step < 0:
+            raise TypeError("expected numbers for step, seconds and history")
+        if self.epoch != len(self.history) + 1:
+            raise ValueError(f"expected epoch {len(self.history) + 1} after its history, got {self.epoch}")
 
     @contextmanager
     def _tensorboard(self) -> Iterator[Any]:

@@ -10,6 +10,13 @@ from torch import nn
 from momentumrnn import parameter_groups
 from momentumrnn.training.sections import OptimizerSection
 
+# What each keeps of a parameter whose gradient it has seen.
+STATES: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.RMSprop: ("step", "square_avg"),
+    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.SGD: (),
+}
+
 
 def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[torch.optim.Optimizer]:
     """Build the optimizer of a recipe, or two: orthogonal matrices may have one of their own.
@@ -45,6 +52,33 @@ def scaled_lr(optimizers: Sequence[torch.optim.Optimizer], scale: float) -> Iter
     finally:
         for group, lr in zip(groups, before, strict=True):
             group["lr"] = lr
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, stored: dict[str, Any]) -> None:
+    """Load a stored state after comparing it with the optimizer, which ``load_state_dict`` does in part.
+
+    Args:
+        optimizer: What resumes.
+        stored: Its ``state_dict``.
+
+    Raises:
+        ValueError: The state belongs to another optimizer, or to parameters of other shapes.
+        KeyError: Something is missing.
+    """
+    for group, other in zip(optimizer.param_groups, stored["param_groups"], strict=True):
+        for key in ("lr", "weight_decay"):
+            if group[key] != other[key]:
+                raise ValueError(f"{key} is {other[key]} there, {group[key]} here")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, entries in stored["state"].items():
+        for name in STATES[type(optimizer)]:
+            expected = () if name == "step" else parameters[number].shape
+            if entries[name].shape != expected:
+                raise ValueError(
+                    f"{name} of parameter {number} has the shape {tuple(entries[name].shape)} there, "
+                    f"{tuple(expected)} here"
+                )
+    optimizer.load_state_dict(stored)
 
 
 def _build(name: str, section: OptimizerSection, parameters: Any) -> torch.optim.Optimizer:

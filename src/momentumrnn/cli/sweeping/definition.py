@@ -90,7 +90,7 @@ class Definition:
             recipe = Recipe.from_sections(parse_toml(stored["recipe"], source), source)
             axes = parse_axes(stored["over"], recipe)
             return Definition(recipe, axes, stored["sampler"], stored["seeds"], stored["prune"])
-        except (RecipeError, KeyError, TypeError) as error:
+        except (RecipeError, LookupError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{source} is damaged: it holds no sweep ({error})") from error
 
     def differences(self, other: "Definition") -> Iterator[str]:

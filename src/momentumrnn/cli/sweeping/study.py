@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import optuna
@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from momentumrnn.cli.sweeping.axes import Axis, Range, Value
 from momentumrnn.cli.sweeping.definition import Definition
-from momentumrnn.cli.sweeping.trial import Trial
+from momentumrnn.cli.sweeping.trial import Outcome, Trial
 from momentumrnn.errors import CheckpointError
 from momentumrnn.training.files import write_atomically
 from momentumrnn.training.lock import FolderLock
@@ -29,6 +29,17 @@ from momentumrnn.training.lock import FolderLock
 JOURNAL, LOCK, NAME = "study.journal", "sweep.lock", "sweep"
 DEFINITION, ASKED = "definition", "asked"
 SEED = 0
+# What reading an edited journal may raise, in optuna's code and in ours.
+DAMAGES = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    RecursionError,
+    optuna.exceptions.OptunaError,
+)
 # Nothing is stopped before there is something to compare it with, nor early on, where a small step looks
 # worse than it is.
 PRUNE_AFTER_TRIALS, PRUNE_AFTER_SHARE = 5, 0.2
@@ -50,6 +61,44 @@ class Study:
         self._distributions = {axis.key: _distribution(axis) for axis in definition.axes}
         warm_up = int(PRUNE_AFTER_SHARE * definition.recipe.training.epochs) + 1
         self._pruner = optuna.pruners.MedianPruner(PRUNE_AFTER_TRIALS, warm_up)
+
+    def definition(self) -> Definition | None:
+        """The definition that was written down, ``None`` before that.
+
+        Raises:
+            ValueError: None was, and yet there are trials.
+            CheckpointError: It is no definition.
+        """
+        stored = self._study.user_attrs.get(DEFINITION)
+        if stored is None and self._study.trials:
+            raise ValueError("expected a definition before the trials, found none")
+        return None if stored is None else Definition.from_json(stored, JOURNAL)
+
+    def define(self) -> None:
+        """Write the definition down."""
+        self._study.set_user_attr(DEFINITION, self._definition.to_json())
+
+    def check(self) -> None:
+        """Read everything once, so that a journal that was edited is refused before anything runs.
+
+        Raises:
+            ValueError: A value that no sweep writes; other types of errors come from missing entries.
+        """
+        for trial in self._study.trials:
+            told = _read(trial)
+            numbers = [*told.scores, *told.epochs, told.seconds, *told.curve.values()]
+            if told.outcome not in get_args(Outcome) or not all(isinstance(n, int | float) for n in numbers):
+                raise ValueError(f"trial {trial.number} holds values that no sweep writes")
+            if told.outcome == "complete" and len(told.scores) != self._definition.seeds:
+                raise ValueError(f"trial {trial.number} does not hold one score for each seed")
+            same = trial.distributions == self._distributions
+            if not same or trial.params.keys() != self._distributions.keys():
+                raise ValueError(f"trial {trial.number} varies other values than the sweep")
+        asked = self._study.user_attrs.get(ASKED)
+        if asked is not None:
+            if asked["values"].keys() != self._distributions.keys():
+                raise ValueError("the values of the next trial are not those of the sweep")
+            self._definition.runs(asked["values"])
 
     def trials(self) -> list[Trial]:
         """The finished trials in their order."""
@@ -135,23 +184,24 @@ def opened_study(out: Path, definition: Definition) -> Iterator[Study]:
         path = out / JOURNAL
         _tidy(path)
         try:
-            study = _load(path, definition)
-            stored = study.user_attrs.get(DEFINITION)
-        except (ValueError, KeyError, TypeError, AssertionError) as error:
+            study = Study(_load(path, definition), definition)
+            stored = study.definition()
+            found = [] if stored is None else list(definition.differences(stored))
+            if not found:
+                study.check()
+        except DAMAGES as error:
             raise CheckpointError(
                 f"{path} is damaged ({type(error).__name__}: {error}); restore it, or choose another folder "
                 "with --out"
             ) from error
+        if found:
+            raise CheckpointError(
+                f"{out} holds another sweep: {'; '.join(found)}; choose another folder with --out, or "
+                "delete this one"
+            )
         if stored is None:
-            study.set_user_attr(DEFINITION, definition.to_json())
-        else:
-            found = list(definition.differences(Definition.from_json(stored, str(path))))
-            if found:
-                raise CheckpointError(
-                    f"{out} holds another sweep: {'; '.join(found)}; choose another folder with --out, or "
-                    "delete this one"
-                )
-        yield Study(study, definition)
+            study.define()
+        yield study
 
 
 def _check_folder(out: Path) -> None:
@@ -181,7 +231,10 @@ def _tidy(path: Path) -> None:
 
 def _load(path: Path, definition: Definition) -> optuna.Study:
     # Lines of JSON: reading them runs nothing.
+    begun = path.exists() and path.stat().st_size > 0
     storage = JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
+    if begun and NAME not in optuna.get_all_study_names(storage):
+        raise ValueError(f"expected a study named {NAME!r}, found none")
     if NAME in optuna.get_all_study_names(storage):
         return optuna.load_study(study_name=NAME, storage=storage)
     best = StudyDirection.MAXIMIZE if definition.metric.higher_is_better else StudyDirection.MINIMIZE
