@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import nn
@@ -22,6 +23,9 @@ def parameter_groups(model: nn.Module, lr: float, lr_orthogonal: float) -> list[
     Returns:
         Two groups, first everything else; the second is left out where the model has no orthogonal matrix.
 
+    Raises:
+        ValueError: A learning rate is negative, infinite or NaN; optimizers do not check those of groups.
+
     Example:
         >>> import torch
         >>> from momentumrnn import DTRIV, parameter_groups
@@ -30,6 +34,9 @@ def parameter_groups(model: nn.Module, lr: float, lr_orthogonal: float) -> list[
         >>> [group["lr"] for group in optimizer.param_groups]
         [0.0003, 7e-05]
     """
+    for name, rate in {"lr": lr, "lr_orthogonal": lr_orthogonal}.items():
+        if not 0 <= rate < math.inf:
+            raise ValueError(f"parameter_groups: {name} should be a finite number, 0 or more, got {rate}")
     orthogonal = [module.skew for module in model.modules() if isinstance(module, Orthogonal)]
     apart = {id(parameter) for parameter in orthogonal}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
