@@ -13,11 +13,13 @@ from momentumrnn.cli.reproducing.steps import Steps
 from momentumrnn.data import data_folder
 from momentumrnn.errors import DivergedError
 from momentumrnn.results.gradient_records import SMOKE_STEPS, STEPS, gradient_file, is_recorded
+from momentumrnn.results.report import SMOKE
 from momentumrnn.tasks import Batch, Batches
 from momentumrnn.tasks.contract import LOSS
 from momentumrnn.training.checkpoint import (
     Checkpoint,
     load_latest_checkpoint,
+    restoring,
     save_checkpoint,
 )
 from momentumrnn.training.devices import choose_device
@@ -25,6 +27,7 @@ from momentumrnn.training.experiments import Row, load_experiment
 from momentumrnn.training.files import discard_unfinished
 from momentumrnn.training.interrupt import catch_interrupts
 from momentumrnn.training.lock import FolderLock
+from momentumrnn.training.optimizers import restore_optimizer
 from momentumrnn.training.plan import Plan
 from momentumrnn.training.progress import Progress
 from momentumrnn.training.recipe import Recipe
@@ -98,11 +101,12 @@ def _restore(steps: Steps, checkpoints: Path, path: Path, every: int) -> tuple[i
     checkpoint = load_latest_checkpoint(checkpoints)
     if checkpoint is None or not path.exists():
         return 0, GradientHistory(every)
-    steps.model.load_state_dict(checkpoint.weights)
-    for optimizer, stored in zip(steps.optimizers, checkpoint.state["optimizers"], strict=True):
-        optimizer.load_state_dict(stored)
-    torch.set_rng_state(checkpoint.state["rng"])
-    return checkpoint.state["step"], GradientHistory.load(path)
+    with restoring(checkpoints):
+        steps.model.load_state_dict(checkpoint.weights)
+        for optimizer, stored in zip(steps.optimizers, checkpoint.state["optimizers"], strict=True):
+            restore_optimizer(optimizer, stored)
+        torch.set_rng_state(checkpoint.state["rng"])
+        return int(checkpoint.state["step"]), GradientHistory.load(path)
 
 
 def describe_row(recipe: Recipe) -> str:
@@ -135,7 +139,9 @@ def plot_gradients(plan: Plan, out: Path) -> list[Path]:
             histories = {
                 describe_row(plan.recipe(row)): GradientHistory.load(path) for row, path in present.items()
             }
-            files += plot_gradient_norms(histories, out / name, load_experiment(name).title)
+            title = load_experiment(name).title
+            marked = f"{SMOKE}: {title}" if plan.smoke else title
+            files += plot_gradient_norms(histories, out / name, marked)
     return files
 
 
