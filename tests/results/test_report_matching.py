@@ -255,3 +255,13 @@ def test_runs_on_other_data_are_no_rows_of_one_table(tmp_path):
     ]
     labels = [[row.label for row in result.rows] for result in section.results]
     assert labels == [["LSTM", "MomentumLSTM"]] * 3
+
+
+def test_runs_without_a_plan_bring_no_empty_tables():
+    runs = Path(__file__).parents[2] / "docs" / "runs" / "adding-750"
+    found = find_runs([runs])
+    (section,) = build_report(found).sections
+    assert [part.title for part in section.parts] == ["Adding, T = 750"]
+    # Asked for by its name, a table is shown with what is missing.
+    (section,) = build_report(found, ["response"]).sections
+    assert len(section.parts) == 4

@@ -128,7 +128,9 @@ def build_report(found: Found, experiments: Sequence[str] = ()) -> Report:
         unplanned = [folder for folder in found.measured if folder.resolve() not in found.plans]
         if any((folder / COST).exists() for folder in unplanned):
             shown.append((matched.placed[0], "cost"))
-    sections = [_section(load_experiment(name), at, found, warnings) for at, name in shown]
+    sections = [
+        _section(load_experiment(name), at, found, warnings, asked=bool(experiments)) for at, name in shown
+    ]
     if matched.others and not experiments:
         sections.append(_others(matched))
     # A run may stand in several tables.
@@ -146,18 +148,24 @@ def build_report(found: Found, experiments: Sequence[str] = ()) -> Report:
     return Report(sections, runs, [*warnings, *warnings_of(runs)])
 
 
-def _section(experiment: Experiment, at: Placed, found: Found, warnings: list[str]) -> Section:
+def _section(
+    experiment: Experiment, at: Placed, found: Found, warnings: list[str], *, asked: bool
+) -> Section:
     setting = at.setting
     title = f"{SMOKE}: {experiment.title}" if setting.smoke else experiment.title
     if setting.overrides:
         title += f", with {' '.join(setting.overrides)}"
     section = Section(title, experiment.name, setting)
     tag = "-".join([experiment.name, *_tag(setting)])
+    wanted = asked or experiment.name in at.planned
     for panel in experiment.panels:
         heading = f"{title}: {panel.title}"
         name = f"{tag}-{slug(panel.title)}"
         if panel.trains:
             result = panel_result(panel, at, experiment.name)
+            # Without runs, a panel that was neither asked for nor planned would be an empty table.
+            if not wanted and not any(row.runs for row in result.rows):
+                continue
             section.results.append(result)
             section.parts.append(_trained(result, heading, name))
         else:
