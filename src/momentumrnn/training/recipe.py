@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from momentumrnn.errors import RecipeError
@@ -31,6 +32,9 @@ from momentumrnn.training.sections import (
 from momentumrnn.training.toml_io import Sections, parse_value, write_toml
 from momentumrnn.training.typed import build
 
+# The sections that a layer was built from, without an error.
+_BUILDABLE: set[Hashable] = set()
+MOST = torch.finfo(torch.float32).max
 Check = tuple[Callable[[Any], bool], str]
 
 
@@ -66,7 +70,11 @@ class Recipe:
         self._check_orthogonal()
         task = self.task()
         self._check_task(task)
-        self.initialise(task.build_layer(self.layer_choice(), device="meta"))
+        built = (self.data, self.model, self.rule, self.language)
+        # A plan of hundreds of runs holds every layer once for each seed.
+        if built not in _BUILDABLE:
+            self.initialise(task.build_layer(self.layer_choice(), device="meta"))
+            _BUILDABLE.add(built)
 
     def task(self) -> Task:
         """What the model is asked to do."""
@@ -236,6 +244,8 @@ class Recipe:
             value = getattr(getattr(self, section), name)
             if value is not None and not valid(value):
                 raise RecipeError(f"{key}: expected {wanted}, got {value}")
+            if isinstance(value, float) and abs(value) > MOST:
+                raise RecipeError(f"{key}: expected at most {MOST:.2g}, as weights are float32, got {value}")
         model, optimizer = self.model, self.optimizer
         if model.dropout and model.num_layers == 1:
             raise RecipeError(

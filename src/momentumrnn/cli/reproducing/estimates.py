@@ -72,7 +72,9 @@ def estimate(
     stop: Stop,
     told: Callable[[str], None],
 ) -> dict[str, Estimate]:
-    """What a run of each row takes, by the row's name; rows that could not be measured are left out.
+    """What a run of each row takes, by the row's name; rows of unknown time are left out.
+
+    A plan that is only shown is made of what is known: finished epochs, and what was measured before.
 
     Args:
         possible: Those that are to be made.
@@ -92,7 +94,7 @@ def estimate(
     own = seconds_per_epoch(runs)
     wanted = {key: name for name, key in reversed(signatures.items()) if key not in known}
     wanted = {key: name for key, name in wanted.items() if name not in own}
-    if wanted:
+    if wanted and not options.plan_only:
         make_folder(options.out)
         told(f"measuring a few steps of {len(wanted)} models, once")
         jobs = [

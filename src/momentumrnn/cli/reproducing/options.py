@@ -8,6 +8,7 @@ from typing import Literal
 from momentumrnn.cli.reproducing.errors import ReproduceError
 from momentumrnn.data import data_folder
 from momentumrnn.training.experiments import expand_names, experiment_names, load_experiment
+from momentumrnn.training.launch import check_threads
 from momentumrnn.training.plan import Plan
 
 Executor = Literal["local", "ray"]
@@ -78,6 +79,7 @@ def check_options(
 
     Raises:
         ReproduceError: Nothing is named, or a number is none that can be.
+        BackendError: There are too many threads.
         RecipeError: There is no such table or figure.
     """
     if not names:
@@ -85,6 +87,7 @@ def check_options(
     for option, value in {"jobs": jobs, "threads": threads}.items():
         if value is not None and value < 1:
             raise ReproduceError(f"--{option}: expected 1 or more, got {value}")
+    check_threads(threads)
     if minutes is not None and not 0 < minutes < math.inf:
         raise ReproduceError(f"--minutes: expected more than 0, got {minutes}")
     if seeds is None:

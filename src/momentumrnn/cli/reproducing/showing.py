@@ -87,3 +87,21 @@ def times(members: Sequence[Run], estimates: Mapping[str, Estimate]) -> tuple[st
     else:
         whole = found.epoch_seconds * members[0].recipe.training.epochs if found else 0.0
     return duration(whole) if whole else NOT_KNOWN, total
+
+
+def describe_unknown(possible: Sequence[Run], estimates: Mapping[str, Estimate]) -> str:
+    """Which rows are of unknown time, and what makes it known; empty where there is none.
+
+    Args:
+        possible: The runs that are to be made.
+        estimates: What runs take.
+    """
+    rows = dict.fromkeys(run.row.name for run in possible)
+    unknown = dict.fromkeys(run.row.name for run in possible if seconds_left(run, estimates) is None)
+    if not unknown:
+        return ""
+    which = ", ".join(unknown) if len(unknown) < len(rows) else "any row"
+    return (
+        f"not known yet, how long a run takes of {which}: no epoch is finished and no step was measured; the "
+        "command measures a few steps first, without --plan"
+    )
