@@ -1,14 +1,15 @@
 """The recipes that are installed with the package, and recipes in files."""
 
+import difflib
 from importlib import resources
 from pathlib import Path
 
 from momentumrnn.errors import RecipeError
-from momentumrnn.nearest import did_you_mean
 from momentumrnn.training.recipe import Recipe
 from momentumrnn.training.toml_io import parse_toml, read_text
 
 SUFFIX = ".toml"
+MOST_NAMED = 4
 
 
 def recipe_names() -> list[str]:
@@ -35,8 +36,10 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         return Recipe.from_sections(parse_toml(read_text(path), str(path)), str(path))
     names = recipe_names()
     if text not in names:
-        hint = did_you_mean(text, names, f"installed are {', '.join(names)}")
-        raise RecipeError(f"there is no recipe {text!r}{hint}")
+        near = difflib.get_close_matches(text, names, n=MOST_NAMED)
+        hint = f": did you mean {near[0]!r}?" if near else ";"
+        also = f" Other names like it are {', '.join(near[1:])};" if near[1:] else ""
+        raise RecipeError(f"there is no recipe {text!r}{hint}{also} `momentumrnn recipes` lists all of them")
     content = (resources.files("momentumrnn.recipes") / f"{text}{SUFFIX}").read_text(encoding="utf-8")
     source = f"recipe {text}"
     return Recipe.from_sections(parse_toml(content, source), source)
