@@ -220,3 +220,12 @@ def test_the_bar_ends_full(capsys, terminal):
 
 def test_nothing_but_baselines_draws_nothing():
     assert list(figures([timed("nn.LSTM", 1.0)])) == []
+
+
+def test_a_terminal_that_is_wide_enough_shows_the_quartiles(measured, options, capsys):
+    print_tables(measured, options.contestants, Console(width=80))
+    assert "0.75 (0.68–0.90)" in capsys.readouterr().out
+    print_tables(measured, options.contestants, Console(width=40))
+    shown = capsys.readouterr().out
+    assert "0.75" in shown
+    assert "–0.90" not in shown

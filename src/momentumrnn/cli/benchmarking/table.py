@@ -13,8 +13,8 @@ from momentumrnn.cli.benchmarking.measurement import Measurement
 from momentumrnn.cli.benchmarking.shapes import Shape
 
 EMPTY = "–"
-# What a terminal needs for the names, and for a shape.
-WIDTH_OF_NAMES, WIDTH_OF_SHAPE = 17, 9
+# What a terminal needs for the names, for a shape, and for a shape with the quartiles of its ratios.
+WIDTH_OF_NAMES, WIDTH_OF_SHAPE, WIDTH_WITH_QUARTILES = 17, 9, 18
 TITLES = {
     "train": "Time of a training step: forward and backward",
     "inference": "Time of inference: forward, without gradients",
@@ -155,6 +155,17 @@ def _two_decimals(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def shows_quartiles(measurements: Sequence[Measurement], console: Console) -> bool:
+    """Whether the terminal is wide enough for ratios with their quartiles, all shapes in one table.
+
+    Args:
+        measurements: What was measured.
+        console: The terminal.
+    """
+    shapes = {one.shape for one in measurements if one.quantity != "step"}
+    return WIDTH_OF_NAMES + WIDTH_WITH_QUARTILES * len(shapes) <= console.width
+
+
 def print_tables(
     measurements: Sequence[Measurement], contestants: Sequence[Contestant], console: Console
 ) -> None:
@@ -165,8 +176,10 @@ def print_tables(
         contestants: Who was asked for.
         console: The terminal.
     """
-    across = max(1, (console.width - WIDTH_OF_NAMES) // WIDTH_OF_SHAPE)
-    for grid in grids(measurements, contestants, spread=False, across=across):
+    spread = shows_quartiles(measurements, console)
+    width = WIDTH_WITH_QUARTILES if spread else WIDTH_OF_SHAPE
+    across = max(1, (console.width - WIDTH_OF_NAMES) // width)
+    for grid in grids(measurements, contestants, spread=spread, across=across):
         # Not the table's title: rich wraps that to the table's width.
         console.print(f"\n{grid.title}", style="italic", highlight=False)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
