@@ -335,8 +335,14 @@ def test_data_that_cannot_be_fetched(capsys, tmp_path):
     assert "not here; to get it: LDC93S1 of the Linguistic Data Consortium" in shown
     assert "not here; to get it: Debian's asterisk-core-sounds-en-wav" in shown
     assert "drawn as it is needed" in shown
-    assert main(["data", "fetch", "timit"]) == 0
-    assert "nothing to fetch; LDC93S1" in capsys.readouterr().out
+    for name, origin in {"timit": "LDC93S1", "ptb": "LDC99T42"}.items():
+        assert main(["data", "fetch", name]) == 2
+        told = capsys.readouterr()
+        assert f"{name}: nothing to fetch; " in told.out
+        assert told.err.startswith("error: ")
+        assert origin in told.err
+    assert main(["data", "fetch", "adding"]) == 0
+    capsys.readouterr()
     assert "looked for the LDC tree" in error_of(capsys, "train", "timit-lstm-84")
     assert "asterisk-core-sounds-en-wav" in error_of(capsys, "data", "check", "prompts")
     assert "did you mean 'timit-lstm-84'?" in error_of(capsys, "train", "timit-lstm-48")

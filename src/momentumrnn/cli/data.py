@@ -21,6 +21,8 @@ def list_datasets(folder: Path | None) -> None:
             state = f"not here; to get it: {dataset.origin}"
         except DataError as error:
             state = f"damaged: {error}"
+        except OSError as error:
+            state = f"cannot be read: {error}"
         print(f"{dataset.name:8} {dataset.summary}\n{'':8} {state}")
 
 
@@ -30,13 +32,18 @@ def fetch_dataset(name: str, folder: Path | None) -> None:
     Args:
         name: Which.
         folder: The data folder.
+
+    Raises:
+        DataError: There is no such dataset, or it is damaged.
+        DataMissingError: It is not here afterwards.
     """
     dataset = find_dataset(name)
     if dataset.fetch is None:
         print(f"{name}: nothing to fetch; {dataset.origin}")
-        return
     where = data_folder(folder)
-    dataset.fetch(where)
+    if dataset.fetch is not None:
+        dataset.fetch(where)
+    # Also where nothing can be fetched: a script that goes on needs to know whether the data are here.
     print(f"{name}: {dataset.check(where)}")
 
 
