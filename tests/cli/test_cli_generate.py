@@ -1,4 +1,7 @@
+import shutil
+
 import pytest
+import safetensors.torch
 
 from momentumrnn.cli import main
 from momentumrnn.training import load_recipe, train
@@ -87,3 +90,24 @@ def test_a_damaged_run(run, capsys, tmp_path, name):
         (tmp_path / file).write_bytes((run / file).read_bytes())
     (tmp_path / name).write_bytes((run / name).read_bytes()[:-20])
     assert "is damaged" in error_of(capsys, tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_draw_nothing(run, capsys, tmp_path, value):
+    damaged = shutil.copytree(run, tmp_path / "run")
+    weights = safetensors.torch.load_file(damaged / "best.safetensors")
+    for tensor in weights.values():
+        if tensor.is_floating_point():
+            tensor.fill_(value)
+    safetensors.torch.save_file(weights, damaged / "best.safetensors")
+    assert "expected finite logits, got NaN or infinity" in error_of(capsys, damaged)
+
+
+def test_control_characters_in_words_are_shown(run, capsys, tmp_path):
+    strange = shutil.copytree(run, tmp_path / "run")
+    words = (run / "vocabulary.txt").read_text().splitlines()
+    words = words[:2] + [f"{word}\x1b[31m" for word in words[2:]]
+    (strange / "vocabulary.txt").write_text("\n".join(words) + "\n")
+    text = text_of(capsys, strange, "--words", 50)
+    assert "\x1b" not in text
+    assert "\\x1b[31m" in text

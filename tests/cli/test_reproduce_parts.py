@@ -4,6 +4,7 @@ import dataclasses
 import io
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ import torch
 from rich.console import Console
 
 from momentumrnn.analysis import GradientHistory
+from momentumrnn.cli import main
 from momentumrnn.cli.reproducing import gradients
 from momentumrnn.cli.reproducing.at_once import Machine, choose_at_once
 from momentumrnn.cli.reproducing.estimates import Estimate, estimate, seconds_left, signature
 from momentumrnn.cli.reproducing.jobs import Job, Outcome
+from momentumrnn.cli.reproducing.local import LocalExecutor
 from momentumrnn.cli.reproducing.options import check_options
 from momentumrnn.cli.reproducing.showing import show_plan, stand
 from momentumrnn.cli.reproducing.steps import measure_steps
@@ -270,3 +273,49 @@ def test_the_figure_is_drawn_of_what_is_recorded(tmp_path):
     assert [file.name for file in files] == ["fig2.png", "fig2.svg"]
     assert all(file.stat().st_size > 1000 for file in files)
     assert gradients.describe_row(plan.recipe(rows[1])) == "MomentumDTRIV, μ 0.999, s 0.6"
+
+
+@pytest.mark.parametrize("smoke", [True, False])
+def test_the_figure_of_a_smoke_run_says_so(tmp_path, monkeypatch, smoke):
+    titles = []
+    monkeypatch.setattr(
+        gradients, "plot_gradient_norms", lambda found, path, title: titles.append(title) or []
+    )
+    plan = Plan(("fig2",), smoke=smoke)
+    history = GradientHistory(2, iterations=[0, 300], norms=[torch.rand(20).double()] * 2)
+    (tmp_path / "gradients").mkdir()
+    history.save(gradients.gradient_file(tmp_path, gradients.gradient_rows(plan)["fig2"][0].name))
+    gradients.plot_gradients(plan, tmp_path)
+    assert titles == [
+        ("SMOKE TEST, NO RESULTS: " if smoke else "") + "Fig. 2: gradients that reach back in time"
+    ]
+
+
+def test_a_plan_measures_nothing_and_says_what_is_not_known(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MOMENTUMRNN_DATA", raising=False)
+
+    def refuse(*arguments):
+        raise AssertionError("--plan started a process")
+
+    monkeypatch.setattr(LocalExecutor, "run", refuse)
+    words = ["reproduce", "small", "--only", "adding", "--plan", "--out", "out"]
+    began = time.process_time()
+    assert main(words) == 0
+    # After the imports; generous, as two seconds are what a user waits for at most.
+    assert time.process_time() - began < 4
+    assert "not known yet, how long a run takes of any row" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    # Finished epochs are times that are known.
+    recipe = dataclasses.replace(load_recipe("adding-100-lstm-128"))
+    folder = tmp_path / "out" / "adding-100-lstm-128-seed-0"
+    folder.mkdir(parents=True)
+    (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+    write_metrics(folder / "metrics.csv", [epoch(1, 60.0)])
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "20 min 0 s" in shown
+    (unknown,) = [line for line in shown.splitlines() if line.startswith("not known yet")]
+    assert "adding-100-adam-lstm-128" in unknown
+    assert "of adding-100-lstm-128" not in unknown
+    assert "about" not in shown

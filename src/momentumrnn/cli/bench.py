@@ -14,10 +14,12 @@ from momentumrnn.cli.benchmarking.options import Options
 from momentumrnn.cli.benchmarking.plots import write_plots
 from momentumrnn.cli.benchmarking.progress import Watcher
 from momentumrnn.cli.benchmarking.report import notes, to_page
-from momentumrnn.cli.benchmarking.table import print_tables
+from momentumrnn.cli.benchmarking.table import print_tables, shows_quartiles
 from momentumrnn.cli.benchmarking.tasks import planned_tasks
+from momentumrnn.cli.terminal import make_console
 from momentumrnn.results import make_folder
 from momentumrnn.training.files import write_atomically
+from momentumrnn.training.launch import check_threads
 
 
 def bench(options: Options, out: Path) -> None:
@@ -28,13 +30,15 @@ def bench(options: Options, out: Path) -> None:
         out: Where tables and plots go.
 
     Raises:
+        BackendError: There are too many threads.
         BenchmarkError: The kernels cannot be held to that instruction set, or no model can be measured.
         CheckpointError: The folder cannot be made, or not written into.
         KeyboardInterrupt: Ctrl-C; what was measured until then was written before.
     """
+    check_threads(options.threads)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    console = Console()
+    console = make_console()
     measured: list[Measurement] = []
     with held_to(options.isa):
         machine = describe_machine(options.device)
@@ -85,6 +89,11 @@ def report(
     write_atomically(files[1], to_frame(rows).to_csv(index=False, lineterminator="\n"))
     files += write_plots(rows, out)
     print_tables(rows, options.contestants, console)
+    if shows_quartiles(rows, console):
+        told = "in brackets: the quartiles of the ratios over the rounds"
+    else:
+        told = f"the quartiles of the ratios are in {files[0]}"
+    console.print(told, highlight=False)
     for note in notes(rows, options):
         console.print(note, highlight=False, markup=False)
     return files

@@ -1,12 +1,14 @@
 """The commands, and those of them that train nothing; what they need is imported when they run."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from momentumrnn.cli.arguments import DataFolder, Out, Threads
+from momentumrnn.cli.arguments import PATHS, DataFolder, Out, Threads
+from momentumrnn.cli.terminal import coloured_streams
 from momentumrnn.cli.training_commands import compare_digits, reproduce, sweep, train
 
 
@@ -149,6 +151,17 @@ def data_check(
     check_dataset(name, data_folder)
 
 
+def recipes(word: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WORD")] = "") -> None:
+    """List the installed recipes, one per line: name, model, data, and the tables and figures they belong to.
+
+    Args:
+        word: Only recipes whose line contains it, such as adding or table1; all where absent.
+    """
+    from momentumrnn.cli.recipes import list_recipes
+
+    list_recipes(word)
+
+
 def run_command(words: Sequence[str]) -> None:
     """Run the command that the words name.
 
@@ -156,20 +169,34 @@ def run_command(words: Sequence[str]) -> None:
         words: The words after ``momentumrnn``.
     """
     compare, data, app = (tyro.extras.SubcommandApp() for _ in range(3))
-    compare.command(name="digits")(compare_digits)
-    data.command(name="list")(data_list)
-    data.command(name="fetch")(data_fetch)
-    data.command(name="check")(data_check)
-    app.command(name="train")(train)
+    compare.command(name="digits")(_parsed(compare_digits))
+    data.command(name="list")(_parsed(data_list))
+    data.command(name="fetch")(_parsed(data_fetch))
+    data.command(name="check")(_parsed(data_check))
+    app.command(name="train")(_parsed(train))
     app.command(compare, name="compare", help="Train several models alike, and compare them.")
-    app.command(name="reproduce")(reproduce)
-    app.command(name="report")(report)
-    app.command(name="sweep")(sweep)
-    app.command(name="generate")(generate)
-    app.command(name="bench")(bench)
+    app.command(name="recipes")(_parsed(recipes))
+    app.command(name="reproduce")(_parsed(reproduce))
+    app.command(name="report")(_parsed(report))
+    app.command(name="sweep")(_parsed(sweep))
+    app.command(name="generate")(_parsed(generate))
+    app.command(name="bench")(_parsed(bench))
     app.command(data, name="data", help="List, fetch and check datasets.")
-    app.cli(
-        prog="momentumrnn",
-        description="Recurrent networks with momentum: train, compare, reproduce, report, measure.",
-        args=list(words),
-    )
+    with coloured_streams(words):
+        command = app.cli(
+            prog="momentumrnn",
+            description="Recurrent networks with momentum: train, compare, reproduce, report, measure.",
+            args=list(words),
+            registry=PATHS,
+        )
+    command()
+
+
+def _parsed(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """A function of the same signature that returns the call, to be made after the words are parsed."""
+
+    @functools.wraps(command)
+    def call_later(*given: Any, **more: Any) -> Callable[[], None]:
+        return functools.partial(command, *given, **more)
+
+    return call_later

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from momentumrnn.cli.terminal import make_console, say
 from momentumrnn.errors import RecipeError
 from momentumrnn.results import (
     plot_convergence,
@@ -65,9 +66,9 @@ def compare(
         threads: How many CPU threads to use.
     """
     plan = planned_runs(dataset, seeds, assignments)
-    console, began, reused = Console(), time.monotonic(), 0
+    console, began, reused = make_console(), time.monotonic(), 0
     with ExitStack() as stack:
-        progress: Progress = Lines()
+        progress: Progress = Lines(say)
         run_done: Callable[[], None] | None = None
         if console.is_terminal:
             bars = stack.enter_context(Bars(console, len(plan)))

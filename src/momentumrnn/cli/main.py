@@ -1,15 +1,15 @@
 """From words on the command line to a command, and from an error to a message."""
 
-import io
-import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TextIO
 
 from momentumrnn import errors
 from momentumrnn.cli.benchmarking.errors import BenchmarkError
 from momentumrnn.cli.reproducing.errors import ReproduceError
+from momentumrnn.cli.terminal import escaped_streams
 
 EXPECTED = (
     errors.BackendError,
@@ -41,7 +41,14 @@ EXTRA = {
 }
 # What further extras bring, and which.
 FURTHER = {"optuna": "sweep"}
-NO_MEMORY = ("out of memory", "can't allocate memory")
+# What is larger than any address is refused by torch and NumPy in words of their own.
+NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "Storage size calculation overflowed",
+    "array is too big",
+    "Maximum allowed dimension exceeded",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,21 +61,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for an error, 130 for an interrupt.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that knows no dash is shown a question mark.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    if words == ["--version"]:
-        from importlib.metadata import version
+    with escaped_streams():
+        return _run(words)
 
-        print(f"momentumrnn {version('momentumrnn')}")
-        return 0
+
+def _run(words: Sequence[str]) -> int:
     try:
-        from momentumrnn.cli.commands import run_command
+        if words == ["--version"]:
+            from importlib.metadata import version
 
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            run_command(words)
+            print(f"momentumrnn {version('momentumrnn')}")
+        else:
+            from momentumrnn.cli.commands import run_command
+
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                run_command(words)
         sys.stdout.flush()
     except EXPECTED as error:
         return _fail(f"error: {error}", FAILED)
@@ -86,12 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             FAILED,
         )
     except BrokenPipeError:
-        # The reader, such as `head`, has gone; nothing is left to be said, at the end of the process either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader, such as `head`, has gone; nothing is left to be said.
         return READER_GONE
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ValueError) as error:
         # torch's own is a RuntimeError, on the CPU one like any other.
-        if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
             raise
         said = str(error).partition("\n")[0]
         return _fail(
@@ -115,5 +122,7 @@ def _show_warning(
 
 
 def _fail(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
+    # Where standard error cannot be written either, the code alone is left to tell.
+    with suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
     return code

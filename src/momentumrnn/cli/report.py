@@ -4,8 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from momentumrnn.cli.terminal import make_console
 from momentumrnn.results import build_report, default_out, find_runs, make_folder, print_table, write_report
 from momentumrnn.results.write import Format
 from momentumrnn.training.experiments import expand_names
@@ -33,7 +32,7 @@ def report(
     made = build_report(found, names)
     # Before they are printed, into what may be closed before the end.
     files = write_report(made, folder, formats)
-    console = Console()
+    console = make_console()
     for section in made.sections:
         for part in section.parts:
             for table in part.tables:

@@ -14,9 +14,10 @@ from momentumrnn.cli.reproducing.gradients import plot_gradients
 from momentumrnn.cli.reproducing.jobs import Job, Outcome
 from momentumrnn.cli.reproducing.local import LocalExecutor
 from momentumrnn.cli.reproducing.options import Options
-from momentumrnn.cli.reproducing.showing import show_plan
+from momentumrnn.cli.reproducing.showing import describe_unknown, show_plan
 from momentumrnn.cli.reproducing.survey import Run, missing_data, survey
 from momentumrnn.cli.reproducing.watching import Watcher
+from momentumrnn.cli.terminal import make_console
 from momentumrnn.results import check_folder, make_folder
 from momentumrnn.results.find import COST
 from momentumrnn.training.devices import choose_device
@@ -71,7 +72,7 @@ def reproduce(options: Options) -> None:
         CheckpointError: The folder is none, holds other runs, or is in use.
         KeyboardInterrupt: Ctrl-C; runs were stopped with a checkpoint.
     """
-    console, clock = Console(), Clock(options.minutes)
+    console, clock = make_console(), Clock(options.minutes)
     if options.executor == "ray":
         find_ray()
     check_folder(options.out)
@@ -146,6 +147,9 @@ def _show(
         _say(console, f"cost of a step: {panel.title}, {len(rows)} rows")
     if not possible:
         return 1
+    unknown = "" if options.plan.smoke else describe_unknown(possible, estimates)
+    if options.plan_only and unknown:
+        _say(console, unknown)
     machine = this_machine(choose_device(options.device))
     taken = [estimates[run.row.name] for run in possible if run.row.name in estimates]
     at_once, why = choose_at_once(machine, options.threads, len(possible), taken)

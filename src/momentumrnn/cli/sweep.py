@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from momentumrnn.cli.sweeping.axes import parse_axes
 from momentumrnn.cli.sweeping.definition import Definition, Sampler
 from momentumrnn.cli.sweeping.progress import Teller
@@ -16,6 +14,7 @@ from momentumrnn.cli.sweeping.report import best_trial, report
 from momentumrnn.cli.sweeping.run import Deadline, OutOfTimeError, carry_out
 from momentumrnn.cli.sweeping.study import Study, opened_study
 from momentumrnn.cli.sweeping.trial import Trial
+from momentumrnn.cli.terminal import make_console
 from momentumrnn.data import data_folder
 from momentumrnn.errors import DivergedError, RecipeError
 from momentumrnn.tasks.fingerprint import FINGERPRINT_FILE
@@ -112,7 +111,7 @@ def sweep(
     if minutes is not None and not 0 < minutes < math.inf:
         raise RecipeError(f"--minutes: expected a number above 0, got {minutes}")
     out = out or Path("runs") / f"sweep-{Path(name).stem}"
-    console, deadline = Console(), Deadline(minutes)
+    console, deadline = make_console(), Deadline(minutes)
     with opened_study(out, definition) as study:
         found = len(study.trials())
         if found:

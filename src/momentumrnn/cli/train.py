@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from momentumrnn.cli.main import EXPECTED
+from momentumrnn.cli.terminal import make_console, say
 from momentumrnn.tasks import Baseline
 from momentumrnn.tasks.contract import ACCURACY
 from momentumrnn.training import RunResult, load_recipe, train
@@ -24,7 +25,8 @@ def shown(console: Console) -> Iterator[Progress]:
         console: Where to.
     """
     if not console.is_terminal:
-        yield Lines()
+        # Not print: a process that is spawned has none of this one's streams.
+        yield Lines(say)
         return
     with Bars(console) as bars:
         yield bars
@@ -58,7 +60,7 @@ def train_one(
     recipe = load_recipe(name).override(assignments)
     folder = out or Path("runs") / Path(name).stem
     # Bars cannot be handed on to a process that tells how it goes in the place of this one.
-    console = Console(force_terminal=False if strategy in ("ddp_spawn", "ddp_fork") else None)
+    console = make_console(force_terminal=False if strategy in ("ddp_spawn", "ddp_fork") else None)
     with shown(console) as progress, _heard_once():
         result = train(
             recipe,

@@ -22,7 +22,7 @@ class Watcher:
     def __init__(self, tasks: Sequence[Task], console: Console) -> None:
         self._console, self._count, self._begun = console, len(tasks), 0
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=16),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeRemainingColumn(),

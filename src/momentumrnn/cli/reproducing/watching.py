@@ -71,11 +71,13 @@ class Watcher:
         self._stages: dict[str, _Stage] = {}
         self._done_before, self._ended = 0.0, 0
         self._bars = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=16),
             TextColumn("{task.percentage:>3.0f}%"),
             # Cut rather than wrapped: a bar that changes its height leaves traces.
-            TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            TextColumn(
+                "{task.fields[told]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
+            ),
             console=console,
             disable=not console.is_terminal,
         )

@@ -38,10 +38,10 @@ class Teller:
         self._console, self._metric, self._trials, self._seeds = console, metric, trials, seeds
         self._clock = clock
         self._bars = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[told]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
