@@ -134,9 +134,10 @@ def test_double_backward_outside_any_backend_block(cell, rule, dtype):
         with momentumrnn.backend(backend):
             (slope,) = grad(layer(x)[0].square().sum(), x, create_graph=True)
             results.append(grad(slope.square().sum(), [x, *layer.parameters()], materialize_grads=True))
-    tolerance = 1e-9 if dtype == torch.float64 else 1e-3
+    tolerance = 1e-9 if dtype == torch.float64 else 1e-4
     for a, b in zip(*results, strict=True):
-        assert_close(a, b, rtol=tolerance, atol=tolerance)
+        # Second derivatives reach 1e5, and rounding errors grow with the largest terms of their sums.
+        assert_close(a, b, rtol=tolerance, atol=tolerance * max(1.0, b.abs().max().item()))
 
 
 @pytest.mark.parametrize("learnable", [False, "channel"])
