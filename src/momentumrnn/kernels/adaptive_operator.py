@@ -14,6 +14,7 @@ from momentumrnn.kernels.operators import (
     addresses,
     compiled,
     empty,
+    multiply,
     plain,
     plain_each,
     without_data,
@@ -92,7 +93,7 @@ _INPUTS = (
 
 def _multiply(inputs: RuleInputs, product: Tensor) -> None:
     """Put x Wᵀ there; the kernel adds the bias, for which torch would go through memory once more."""
-    torch.mm(inputs.x.flatten(0, -2), inputs.weight.t(), out=product.view(-1, product.shape[-1]))
+    multiply(inputs.x.flatten(0, -2), inputs.weight.t(), out=product.view(-1, product.shape[-1]))
 
 
 def product_shape(inputs: RuleInputs, train: bool) -> tuple[int, ...]:
@@ -258,9 +259,9 @@ def backward(*arguments: Any) -> list[Tensor]:
     # By now the drive's own gradient.
     flat, rows = drive.view(-1, drive.shape[-1]), x.flatten(0, -2)
     if grad_weight.numel() and not made_inside:
-        torch.mm(flat.t(), rows, out=grad_weight)
+        multiply(flat.t(), rows, out=grad_weight)
     if grad_x.numel():
-        torch.mm(flat, weight, out=grad_x.view(-1, x.shape[-1]))
+        multiply(flat, weight, out=grad_x.view(-1, x.shape[-1]))
     return grads
 
 

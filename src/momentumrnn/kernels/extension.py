@@ -12,7 +12,7 @@ from types import ModuleType
 from momentumrnn.errors import BackendError, warn
 from momentumrnn.nearest import did_you_mean
 
-__all__ = ["extension", "forced_isa", "missing", "warn_if_missing"]
+__all__ = ["extension", "forced_isa", "forked", "missing", "warn_if_missing"]
 
 _NAME = "momentumrnn.kernels._cpu"
 _VARIABLE = "MOMENTUMRNN_ISA"
@@ -75,6 +75,11 @@ def forced_isa(name: str) -> Iterator[None]:
         yield
     finally:
         kernels.use_isa(before)
+
+
+def forked() -> bool:
+    """Whether this process was forked from one that had imported this package."""
+    return _forked
 
 
 def _note_fork() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from momentumrnn.errors import BackendError
-from momentumrnn.kernels.extension import extension, missing
+from momentumrnn.kernels.extension import extension, forked, missing
 
 __all__ = [
     "LIBRARY",
@@ -21,6 +21,7 @@ __all__ = [
     "addresses",
     "compiled",
     "empty",
+    "multiply",
     "plain",
     "plain_each",
     "plain_if_any",
@@ -69,6 +70,22 @@ def addresses(tensors: Mapping[str, Tensor | None]) -> dict[str, int]:
                     f"expected a tensor with data in memory as {name}, got a {type(tensor).__name__} without"
                 )
     return found
+
+
+def multiply(one: Tensor, other: Tensor, out: Tensor) -> None:
+    """Write the product of two matrices into ``out``, in a forked process on one thread.
+
+    The threads of OpenMP do not exist in a forked process, and torch's own products wait for them forever
+    where ``torch.get_num_threads()`` is above 1.
+    """
+    threads = torch.get_num_threads() if forked() else 1
+    if threads > 1:
+        torch.set_num_threads(1)
+    try:
+        torch.mm(one, other, out=out)
+    finally:
+        if threads > 1:
+            torch.set_num_threads(threads)
 
 
 def plain(tensor: Tensor) -> Tensor:

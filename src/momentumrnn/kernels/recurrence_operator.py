@@ -14,6 +14,7 @@ from momentumrnn.kernels.operators import (
     addresses,
     compiled,
     empty,
+    multiply,
     plain,
     plain_each,
     without_data,
@@ -168,7 +169,7 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
             ready = gates
         else:
             ready = empty(call.wide, call.features)
-        torch.mm(call.features.flatten(0, -2), call.weight_ih.t(), out=ready.view(-1, call.wide[-1]))
+        multiply(call.features.flatten(0, -2), call.weight_ih.t(), out=ready.view(-1, call.wide[-1]))
     call.run("forward", output=output, h_n=h_n, c_n=c_n, gates=gates, cells=cells, ready=ready)
     return output, h_n, c_n, gates, cells
 
@@ -262,9 +263,9 @@ def backward(*arguments: Any) -> list[Tensor]:
     if call.separate and ready is not None and call.weight_ih is not None:
         flat = ready.view(-1, ready.shape[-1])
         if grad_weight_ih.numel():
-            torch.mm(flat.t(), call.features.flatten(0, -2), out=grad_weight_ih)
+            multiply(flat.t(), call.features.flatten(0, -2), out=grad_weight_ih)
         if grad_features.numel():
-            torch.mm(flat, call.weight_ih, out=grad_features.view(-1, grad_features.shape[-1]))
+            multiply(flat, call.weight_ih, out=grad_features.view(-1, grad_features.shape[-1]))
     return grads
 
 
