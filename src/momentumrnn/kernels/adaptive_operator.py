@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from momentumrnn.kernels.operands import check_operands, check_sizes, check_steps
+from momentumrnn.errors import InputError
+from momentumrnn.kernels.operands import (
+    COMPUTED_IN_CPP,
+    CPU,
+    FLOATING,
+    check_kind,
+    check_operands,
+    check_rows,
+    wide_dtype,
+)
 from momentumrnn.kernels.operators import (
     LIBRARY,
     Make,
@@ -78,12 +87,6 @@ class RuleInputs(NamedTuple):
         """The number of steps, T."""
         return self.x.shape[0] if self.batch_sizes is None else self.batch_sizes.shape[0]
 
-    @property
-    def state_shape(self) -> tuple[int, int]:
-        """(B, C)."""
-        batch = self.x.shape[1] if self.batch_sizes is None else int(self.batch_sizes[0])
-        return batch, self.weight.shape[0]
-
 
 _INPUTS = (
     "Tensor x, Tensor weight, Tensor? bias, Tensor coefficients, float eps, Tensor? v_0, Tensor? m_0, "
@@ -107,40 +110,103 @@ def _is_made_inside(inputs: RuleInputs) -> bool:
     return 0 < features <= min(_FEW_FEATURES, inputs.steps // 2) and channels >= _FEW_CHANNELS
 
 
-def check(inputs: RuleInputs) -> None:
+def check(
+    inputs: RuleInputs,
+    dtypes: tuple[torch.dtype, ...] = COMPUTED_IN_CPP,
+    device: torch.device | None = CPU,
+    fake: bool = False,
+) -> tuple[int, tuple[int, int]]:
     """Check what the kernels trust.
+
+    Args:
+        inputs: the operands.
+        dtypes: as in ``momentumrnn.kernels.operands.check_rows``.
+        device: as there.
+        fake: as there.
+
+    Returns:
+        T and (B, C).
 
     Raises:
         InputError: a tensor has another shape, dtype or device than the others imply, or there is no step.
     """
     x, weight, bias, coefficients, _, v_0, m_0, sizes = inputs
-    check_sizes(sizes, x.shape[0])
-    check_steps(inputs.steps)
-    channels, features = weight.shape
-    check_operands(weight, ("x", x, (*x.shape[:-1], features)), ("bias", bias, (channels,)))
+    steps, batch = check_rows("the input of a rule", x, sizes, dtypes, device, fake)
+    if weight is None or weight.dim() != 2:
+        check_kind("weight", weight, (2,), dtypes, device)
+    (channels, features), dtype = weight.shape, weight.dtype
+    device, state, wide = weight.device, (batch, channels), wide_dtype(dtype)
+    if x.dtype is not dtype or x.device != device or (not fake and x.shape[-1] != features):
+        check_operands(device, ("x", x, (*x.shape[:-1], features), dtype, True), fake=fake)
     check_operands(
-        weight,
-        ("coefficients", coefficients, (4, channels)),
-        ("v_0", v_0, inputs.state_shape),
-        ("m_0", m_0, inputs.state_shape),
-        dtype=torch.promote_types(weight.dtype, torch.float32),
+        device,
+        ("bias", bias, (channels,), dtype, False),
+        ("coefficients", coefficients, (4, channels), wide, True),
+        ("v_0", v_0, state, wide, False),
+        ("m_0", m_0, state, wide, False),
+        fake=fake,
+    )
+    return steps, state
+
+
+def check_kept(
+    inputs: RuleInputs,
+    sizes: tuple[int, tuple[int, int]],
+    kept: tuple[Tensor, Tensor],
+    incoming: tuple[Tensor, Tensor | None, Tensor | None],
+    dtypes: tuple[torch.dtype, ...] = (),
+    fake: bool = False,
+) -> None:
+    """Check what the forward pass kept, which hooks may have changed, and the gradients of its three results.
+
+    Args:
+        inputs: the operands of the forward pass.
+        sizes: T and (B, C).
+        kept: the states and x Wᵀ, as far as they were kept.
+        incoming: the gradients.
+        dtypes: the dtypes other than x's in which the gradient of d may come.
+        fake: as in ``momentumrnn.kernels.operands.check_operands``.
+
+    Raises:
+        InputError: one has another shape, dtype or device than the forward pass gave.
+    """
+    (steps, state_shape), (saved, product), (grad_output, grad_v_n, grad_m_n) = sizes, kept, incoming
+    x, wide, of_output = inputs.x, wide_dtype(inputs.x.dtype), inputs.x.dtype
+    if dtypes and grad_output is not None and grad_output.dtype in dtypes:
+        of_output = grad_output.dtype
+    # One dimension means that the forward pass was not asked to keep anything.
+    train = saved is None or saved.dim() > 1
+    check_operands(
+        x.device,
+        ("saved", saved, saved_shape(steps, state_shape, train), wide, True),
+        ("product", product, product_shape(inputs, train), x.dtype, True),
+        ("grad_output", grad_output, inputs.output_shape, of_output, True),
+        ("grad_v_n", grad_v_n, state_shape, wide, False),
+        ("grad_m_n", grad_m_n, state_shape, wide, False),
+        fake=fake,
     )
 
 
-def _run(kernel: str, inputs: RuleInputs, product: Tensor | None, **arrays: Tensor | None) -> None:
+def _run(
+    kernel: str,
+    inputs: RuleInputs,
+    sizes: tuple[int, tuple[int, int]],
+    product: Tensor | None,
+    **arrays: Tensor | None,
+) -> None:
     """Run the forward or the backward kernel.
 
     Args:
         kernel: its name.
         inputs: what both passes read.
+        sizes: T and (B, C).
         product: W x, or ``None`` for the kernel to make it where it needs it.
         **arrays: what this pass reads or writes beside that.
     """
-    x, weight, bias, coefficients, eps, v_0, m_0, sizes = inputs
-    steps, (batch, channels) = inputs.steps, inputs.state_shape
-    check(inputs)
+    x, weight, bias, coefficients, eps, v_0, m_0, batch_sizes = inputs
+    steps, (batch, channels) = sizes
     # Kept until the call is over: the C++ side has nothing but their addresses.
-    kept = plain_each((coefficients, bias, v_0, m_0, sizes, *((x, weight) if product is None else ())))
+    kept = plain_each((coefficients, bias, v_0, m_0, batch_sizes, *((x, weight) if product is None else ())))
     names = ("momentum", "bias", "v_0", "m_0", "sizes", "x", "weight")
     problem: dict[str, Any] = {
         "threads": torch.get_num_threads(),
@@ -171,16 +237,19 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
     Args:
         *arguments: those of ``RuleInputs``; whether to keep what the backward pass needs; and d's dtype,
-            ``None`` for x's, which is all that the C++ kernels know.
+            x's or ``None``, which is the same: the C++ kernels know no other.
 
     Returns:
         All d_t, the last velocity, the last second moment; and the states and x Wᵀ, as far as they are kept.
     """
-    inputs, train = RuleInputs(*arguments[:8]), arguments[8]
-    x, state_shape = inputs.x, inputs.state_shape
+    inputs, train, dtype = RuleInputs(*arguments[:8]), *arguments[8:]
+    steps, state_shape = sizes = check(inputs)
+    x = inputs.x
+    if dtype not in (None, x.dtype):
+        raise InputError(f"expected d to be wanted in {x.dtype}, that of x, got {dtype}")
     d, product = empty(inputs.output_shape, x), empty(product_shape(inputs, train), x)
     v_n, m_n = x.new_empty(state_shape), x.new_empty(state_shape)
-    saved = empty(saved_shape(inputs.steps, state_shape, train), x)
+    saved = empty(saved_shape(steps, state_shape, train), x)
     if state_shape[0] == 0:
         return d, v_n, m_n, saved, product
     # Where it is not kept, d takes its place.
@@ -188,7 +257,8 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     if source is not None:
         _multiply(inputs, source)
     v_saved, m_saved = saved.unbind() if train else (None, None)
-    _run("adaptive_forward", inputs, source, output=d, v_saved=v_saved, m_saved=m_saved, v_n=v_n, m_n=m_n)
+    arrays = {"output": d, "v_saved": v_saved, "m_saved": m_saved, "v_n": v_n, "m_n": m_n}
+    _run("adaptive_forward", inputs, sizes, source, **arrays)
     return d, v_n, m_n, saved, product
 
 
@@ -206,6 +276,8 @@ def backward(*arguments: Any) -> list[Tensor]:
     inputs = RuleInputs(*arguments[:8])
     saved, product, grad_output, grad_v_n, grad_m_n, wanted = arguments[8:]
     x, weight = inputs.x, inputs.weight
+    sizes = check(inputs)
+    check_kept(inputs, sizes, (saved, product), (grad_output, grad_v_n, grad_m_n))
     if x.numel() == 0:
         return [grad.zero_() for grad in gradients(inputs, wanted, empty)]
     if saved.numel() == 0:
@@ -213,16 +285,6 @@ def backward(*arguments: Any) -> list[Tensor]:
         *_, saved, product = forward(*inputs, True, None)
     saved, product = plain(saved), plain(product)
     grad_output, grad_v_n, grad_m_n = plain_each((grad_output, grad_v_n, grad_m_n))
-    state_shape = inputs.state_shape
-    # What was kept may have been in other hands since.
-    check_operands(
-        weight,
-        ("saved", saved, saved_shape(inputs.steps, state_shape, True)),
-        ("product", product, product_shape(inputs, True)),
-        ("grad_output", grad_output, inputs.output_shape),
-        ("grad_v_n", grad_v_n, state_shape),
-        ("grad_m_n", grad_m_n, state_shape),
-    )
     grads = gradients(inputs, wanted, empty)
     grad_x, grad_weight, grad_bias, grad_coefficients, grad_v_0, grad_m_0 = grads
     learned = grad_coefficients.unbind() if grad_coefficients.numel() else (None,) * 4
@@ -238,6 +300,7 @@ def backward(*arguments: Any) -> list[Tensor]:
     _run(
         "adaptive_backward",
         inputs,
+        sizes,
         source,
         grad_weight=grad_weight if made_inside else None,
         grad_bias=grad_bias,
@@ -275,6 +338,7 @@ def gradients(inputs: RuleInputs, wanted: list[bool], make: Make) -> list[Tensor
 
 def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs, train, dtype = RuleInputs(*arguments[:8]), *arguments[8:]
+    steps, _ = check(inputs, FLOATING, None, fake=True)
     x, channels, wide = inputs.x, inputs.weight.shape[0], inputs.coefficients.dtype
     # The number of sequences is data in a packed batch.
     batch = x.shape[1] if inputs.batch_sizes is None else torch.library.get_ctx().new_dynamic_size()
@@ -283,13 +347,16 @@ def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tens
         x.new_empty(inputs.output_shape, dtype=dtype),
         x.new_empty(last, dtype=wide),
         x.new_empty(last, dtype=wide),
-        x.new_empty(saved_shape(inputs.steps, last, train), dtype=wide),
+        x.new_empty(saved_shape(steps, last, train), dtype=wide),
         x.new_empty(product_shape(inputs, train)),
     )
 
 
 def _fake_backward(*arguments: Any) -> list[Tensor]:
-    return gradients(RuleInputs(*arguments[:8]), arguments[-1], without_data)
+    inputs = RuleInputs(*arguments[:8])
+    sizes = check(inputs, FLOATING, None, fake=True)
+    check_kept(inputs, sizes, arguments[8:10], arguments[10:13], FLOATING, fake=True)
+    return gradients(inputs, arguments[-1], without_data)
 
 
 def define(operator: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from momentumrnn.kernels.extension import missing, warn_if_missing
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.one_recurrence import Recurrences
+from momentumrnn.kernels.operands import COMPUTED_IN_CPP
 from momentumrnn.kernels.problem import Problem
 from momentumrnn.kernels.recurrence import recurrence
 from momentumrnn.kernels.recurrence_operator import RecurrenceInputs
@@ -22,7 +22,7 @@ def refuses(problem: Problem) -> str | None:
     """Return why this backend cannot run the problem, or ``None``."""
     if problem.device.type != "cpu":
         return "the C++ kernels run on the CPU"
-    if problem.dtype not in (torch.float32, torch.float64):
+    if problem.dtype not in COMPUTED_IN_CPP:
         return f"the C++ kernels compute in float32 and float64, not {problem.dtype}"
     if problem.autocast:
         return "under autocast the C++ kernels would have nothing to compute in"

@@ -16,8 +16,8 @@ from momentumrnn.kernels.derivatives import (
     wants_gradient,
     without_operator,
 )
-from momentumrnn.kernels.operands import check_operands, check_sizes, check_steps
-from momentumrnn.kernels.operators import LIBRARY, addresses, compiled, empty, plain, plain_if_any
+from momentumrnn.kernels.operands import CPU, check_kind, check_operands, check_rows
+from momentumrnn.kernels.operators import LIBRARY, addresses, compiled, empty, plain, plain_each
 from momentumrnn.kernels.packed import PackedRows
 
 __all__ = ["linear_filter"]
@@ -63,21 +63,12 @@ def linear_filter(
     return p, last
 
 
-def _check(rows: Tensor, decay: Tensor, batch_sizes: Tensor | None) -> tuple[int, int]:
+def _check(rows: Tensor, decay: Tensor, batch_sizes: Tensor | None, fake: bool = False) -> tuple[int, int]:
     """Check what the kernel trusts; ``rows`` is x or its gradient. Return T and B."""
-    check_sizes(batch_sizes, rows.shape[0])
-    for tensor, name, dtypes in (
-        (rows, "the rows of a filter", (torch.float32, torch.float64)),
-        (decay, "the decay of a rule", (torch.float64,)),
-    ):
-        if tensor.dtype not in dtypes or tensor.device.type != "cpu":
-            raise InputError(
-                f"expected {name} in {' or '.join(map(str, dtypes))} on the CPU, got {tensor.dtype} on "
-                f"{tensor.device}"
-            )
-    sequences = rows.shape[1] if batch_sizes is None else int(batch_sizes[0])
-    steps = rows.shape[0] if batch_sizes is None else batch_sizes.shape[0]
-    check_steps(steps)
+    steps, sequences = check_rows("the rows of a filter", rows, batch_sizes, fake=fake)
+    check_kind("the decay of a rule", decay, (1, 2), (torch.float64,), rows.device if fake else CPU)
+    if fake:
+        return steps, sequences
     shape = tuple(decay.shape)
     if shape not in ((1,), (steps,), (1, 1), (steps, 1), (steps, sequences), (1, sequences)):
         raise InputError(
@@ -85,6 +76,12 @@ def _check(rows: Tensor, decay: Tensor, batch_sizes: Tensor | None) -> tuple[int
             f"{steps} steps and {sequences} sequences, got {shape}"
         )
     return steps, sequences
+
+
+def _check_last(grad_output: Tensor, grad_last: Tensor | None, sequences: int, fake: bool = False) -> None:
+    """Check the gradient of the last p against that of all p."""
+    shape = sequences, grad_output.shape[-1]
+    check_operands(grad_output.device, ("grad_last", grad_last, shape, grad_output.dtype, False), fake=fake)
 
 
 def _run(
@@ -116,12 +113,13 @@ def _run(
 def _linear_filter(
     x: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int | None
 ) -> tuple[Tensor, Tensor]:
-    x, decay, batch_sizes = plain(x), plain(decay), plain_if_any(batch_sizes)
     size = _check(x, decay, batch_sizes)
+    x, decay = plain(x), plain(decay)
     width = x.shape[-1] + int(ones)
     p, last = empty((*x.shape[:-1], width), x), x.new_empty((size[1], width))
     if p.numel():
-        arrays = {"sizes": batch_sizes, "x": x, "output": p, "last": last}
+        sizes = None if batch_sizes is None else plain(batch_sizes)
+        arrays = {"sizes": sizes, "x": x, "output": p, "last": last}
         _run("linear_forward", x, size, ones, decay, gain, arrays)
     return p, last
 
@@ -136,13 +134,13 @@ def _linear_filter_backward(
     batch_sizes: Tensor | None,
     batch: int | None,
 ) -> Tensor:
-    decay, grad_output, batch_sizes = plain(decay), plain(grad_output), plain_if_any(batch_sizes)
     size = _check(grad_output, decay, batch_sizes)
-    grad_last = plain_if_any(grad_last)
-    check_operands(grad_output, ("grad_last", grad_last, (size[1], grad_output.shape[-1])))
+    _check_last(grad_output, grad_last, size[1])
+    grad_output, decay = plain(grad_output), plain(decay)
     grad_x = empty((*grad_output.shape[:-1], grad_output.shape[-1] - int(ones)), grad_output)
     if grad_x.numel():
-        arrays = {"sizes": batch_sizes, "grad_output": grad_output, "grad_last": grad_last, "grad_x": grad_x}
+        sizes, grad_last = plain_each((batch_sizes, grad_last))
+        arrays = {"sizes": sizes, "grad_output": grad_output, "grad_last": grad_last, "grad_x": grad_x}
         _run("linear_backward", grad_x, size, ones, decay, gain, arrays)
     return grad_x
 
@@ -150,11 +148,22 @@ def _linear_filter_backward(
 def _fake(
     x: Tensor, ones: bool, decay: Tensor, gain: float, batch_sizes: Tensor | None, batch: int | None
 ) -> tuple[Tensor, Tensor]:
+    _check(x, decay, batch_sizes, fake=True)
     width = x.shape[-1] + int(ones)
     return x.new_empty((*x.shape[:-1], width)), x.new_empty((x.shape[1] if batch is None else batch, width))
 
 
-def _fake_backward(grad_output: Tensor, grad_last: Tensor | None, ones: bool, *_: Any) -> Tensor:
+def _fake_backward(
+    grad_output: Tensor,
+    grad_last: Tensor | None,
+    ones: bool,
+    decay: Tensor,
+    gain: float,
+    batch_sizes: Tensor | None,
+    batch: int | None,
+) -> Tensor:
+    _check(grad_output, decay, batch_sizes, fake=True)
+    _check_last(grad_output, grad_last, 0, fake=True)
     return grad_output.new_empty((*grad_output.shape[:-1], grad_output.shape[-1] - int(ones)))
 
 

@@ -6,6 +6,7 @@ program that was exported with them can be loaded, and says what it lacks when i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -24,7 +25,6 @@ __all__ = [
     "multiply",
     "plain",
     "plain_each",
-    "plain_if_any",
     "without_data",
 ]
 
@@ -50,10 +50,7 @@ def compiled() -> Any:
 
 def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Return an uninitialised tensor of ``like``'s dtype, on pooled memory if it is large."""
-    count = 1
-    for size in shape:
-        count *= size
-    if count * like.element_size() < _POOLED_BYTES:
+    if math.prod(shape) * like.element_size() < _POOLED_BYTES:
         return like.new_empty(shape)
     tensor: Tensor = compiled().empty(list(shape), like.dtype is torch.float64)
     return tensor
@@ -91,11 +88,6 @@ def multiply(one: Tensor, other: Tensor, out: Tensor) -> None:
 def plain(tensor: Tensor) -> Tensor:
     """Return the tensor with its numbers in memory as they are, one behind the other."""
     return tensor.resolve_neg().contiguous()
-
-
-def plain_if_any(tensor: Tensor | None) -> Tensor | None:
-    """Return what ``plain`` does, ``None`` for an absent tensor."""
-    return None if tensor is None else plain(tensor)
 
 
 def plain_each(tensors: Iterable[Tensor | None]) -> list[Tensor | None]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from momentumrnn.kernels.operands import check_cell, check_operands, check_sizes, check_steps
+from momentumrnn.kernels.operands import check_recurrence, check_results
 from momentumrnn.kernels.operators import (
     LIBRARY,
     Make,
@@ -72,11 +72,6 @@ class RecurrenceInputs(NamedTuple):
         """The number of hidden units, h."""
         return self.weight_hh.shape[1]
 
-    @property
-    def no_sequences(self) -> bool:
-        """Whether the batch is one of none."""
-        return self.batch_sizes is None and self.features.shape[1] == self.h_0.shape[0] == 0
-
 
 _INPUTS = (
     "str cell, Tensor features, Tensor? weight_ih, Tensor? bias_ih, Tensor weight_hh, Tensor? bias_hh, "
@@ -92,25 +87,10 @@ LIBRARY.define(
 class _Call:
     """One call's sizes, its plan, and what the C++ side is told of both passes alike."""
 
-    def __init__(self, inputs: RecurrenceInputs) -> None:
+    def __init__(self, inputs: RecurrenceInputs, steps: int, batch: int) -> None:
         cell, features, weight_ih, bias_ih, weight_hh, bias_hh, modrelu_bias, h_0, c_0, sizes = inputs
         *rows, width = features.shape
-        wide, hidden = GATES[cell] * inputs.hidden, inputs.hidden
-        check_sizes(sizes, rows[0])
-        steps, batch = (rows[0], rows[1]) if sizes is None else (sizes.shape[0], int(sizes[0]))
-        check_steps(steps)
-        check_cell(cell, modrelu_bias, c_0)
-        check_operands(
-            weight_hh,
-            ("features", features, (*rows, wide if weight_ih is None else width)),
-            ("weight_ih", weight_ih, (wide, width)),
-            ("bias_ih", bias_ih, (wide,)),
-            ("weight_hh", weight_hh, (wide, hidden)),
-            ("bias_hh", bias_hh, (wide,)),
-            ("modrelu_bias", modrelu_bias, (hidden,)),
-            ("h_0", h_0, (batch, hidden)),
-            ("c_0", c_0, (batch, hidden)),
-        )
+        wide, hidden = weight_hh.shape
         chosen: Plan = plan(steps, batch, width, hidden, GATES[cell], weight_hh.element_size())
         self.wide = (*rows, wide)
         self.pitch = _pitch(weight_hh)
@@ -155,10 +135,11 @@ def forward(*arguments: Any) -> tuple[Tensor, ...]:
         what is not kept.
     """
     inputs, train = RecurrenceInputs(*arguments[:-1]), arguments[-1]
+    steps, batch = check_recurrence(inputs)
     output, h_n, c_n, gates, cells = _results(inputs, train, empty)
-    if inputs.no_sequences:
+    if batch == 0:
         return output, h_n, c_n, gates, cells
-    call = _Call(inputs)
+    call = _Call(inputs, steps, batch)
     ready = plain(call.features) if inputs.weight_ih is None else None
     if call.separate:
         assert call.weight_ih is not None
@@ -186,7 +167,7 @@ def _shapes(inputs: RecurrenceInputs, train: bool) -> tuple[tuple[int, ...], ...
     """Return the shapes of what the forward pass fills."""
     rows, hidden = inputs.features.shape[:-1], inputs.hidden
     saved, has_c = SAVED.get(inputs.cell, 0), inputs.cell.startswith("lstm")
-    all_h, last, nothing = (*rows, hidden), tuple(inputs.h_0.shape), (0,)
+    all_h, last, nothing = (*rows, hidden), inputs.h_0.shape, (0,)
     return (
         all_h,
         last,
@@ -215,12 +196,14 @@ def backward(*arguments: Any) -> list[Tensor]:
     """
     inputs = RecurrenceInputs(*arguments[:10])
     output, gates, cells, grad_output, grad_h_n, grad_c_n, wanted = arguments[10:]
-    if inputs.no_sequences:
+    steps, batch = check_recurrence(inputs)
+    if batch == 0:
         return [grad.zero_() for grad in _gradients(inputs, wanted, empty)]
+    _check_results(inputs, arguments)
     if inputs.cell in SAVED and gates.numel() == 0:
         # The forward pass was told that nobody would ask.
         output, _, _, gates, cells = forward(*inputs, True)
-    call = _Call(inputs)
+    call = _Call(inputs, steps, batch)
     grads = _gradients(inputs, wanted, empty)
     grad_features, grad_weight_ih, grad_bias_ih, grad_weight_hh, grad_bias_hh, grad_modrelu, *initial = grads
     ready = None
@@ -228,19 +211,8 @@ def backward(*arguments: Any) -> list[Tensor]:
         ready = grad_features
     elif call.separate:
         ready = empty(call.wide, call.features)
-    # What was kept may have been in other hands since.
     output, gates, cells, grad_output, grad_h_n, grad_c_n = plain_each(
         (output, gates, cells, grad_output, grad_h_n, grad_c_n)
-    )
-    of_output, last, _, of_gates, of_cells = _shapes(inputs, train=True)
-    check_operands(
-        inputs.weight_hh,
-        ("output", output, of_output),
-        ("gates", gates, of_gates),
-        ("cells", cells, of_cells),
-        ("grad_output", grad_output, of_output),
-        ("grad_h_n", grad_h_n, last),
-        ("grad_c_n", grad_c_n if inputs.cell.startswith("lstm") else None, last),
     )
     call.run(
         "backward",
@@ -269,6 +241,11 @@ def backward(*arguments: Any) -> list[Tensor]:
     return grads
 
 
+def _check_results(inputs: RecurrenceInputs, arguments: tuple[Any, ...], fake: bool = False) -> None:
+    slot, kept, incoming = _pitch(inputs.weight_hh), arguments[10:13], arguments[13:16]
+    check_results(inputs.cell, inputs.features, inputs.h_0, slot, kept, incoming, fake)
+
+
 def _gradients(inputs: RecurrenceInputs, wanted: list[bool], make: Make) -> list[Tensor]:
     """Make a tensor for the gradient of each input tensor, an empty one for those that nobody wants."""
     grads = []
@@ -280,11 +257,16 @@ def _gradients(inputs: RecurrenceInputs, wanted: list[bool], make: Make) -> list
 
 
 def _fake_forward(*arguments: Any) -> tuple[Tensor, ...]:
-    return _results(RecurrenceInputs(*arguments[:-1]), arguments[-1], without_data)
+    inputs = RecurrenceInputs(*arguments[:-1])
+    check_recurrence(inputs, fake=True)
+    return _results(inputs, arguments[-1], without_data)
 
 
 def _fake_backward(*arguments: Any) -> list[Tensor]:
-    return _gradients(RecurrenceInputs(*arguments[:10]), arguments[-1], without_data)
+    inputs = RecurrenceInputs(*arguments[:10])
+    check_recurrence(inputs, fake=True)
+    _check_results(inputs, arguments, fake=True)
+    return _gradients(inputs, arguments[-1], without_data)
 
 
 torch.library.register_fake("momentumrnn::recurrence", _fake_forward, lib=LIBRARY)

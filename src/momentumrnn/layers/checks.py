@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from momentumrnn.errors import InputError, warn
-from momentumrnn.kernels.operands import check_sizes_kind
+from momentumrnn.kernels.operands import check_batch_sizes
 from momentumrnn.kernels.problem import autocasts, eager
 from momentumrnn.rules import Rule
 
@@ -131,7 +131,7 @@ def check_input(
         raise TypeError(f"{owner}: expected a tensor or a PackedSequence, got {type(x).__name__}")
     wanted = (2,) if packed else dims
     if isinstance(x, PackedSequence):
-        check_sizes_kind(x.batch_sizes)
+        check_batch_sizes(x.batch_sizes, None)
     if data.dim() not in wanted:
         words = " or ".join(f"{n}D" for n in wanted)
         raise InputError(

@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from momentumrnn.errors import InputError
 from momentumrnn.kernels.adaptive_operator import (
     INTERVAL,
     RuleInputs,
     check,
+    check_kept,
     define,
     gradients,
     product_shape,
@@ -20,7 +22,7 @@ from momentumrnn.kernels.adaptive_operator import (
 )
 from momentumrnn.kernels.cuda.availability import check_device
 from momentumrnn.kernels.cuda.launch import check_places, first_rows, on_device
-from momentumrnn.kernels.operands import check_operands
+from momentumrnn.kernels.operands import FLOATING
 from momentumrnn.kernels.operators import LIBRARY, without_data
 
 __all__ = ["backward", "forward"]
@@ -32,14 +34,18 @@ _FEW_FEATURES = 4
 
 
 def _launch(
-    kernel: Any, inputs: RuleInputs, drive: Tensor | None, arrays: Sequence[Tensor | None], **constants: Any
+    kernel: Any,
+    inputs: RuleInputs,
+    sizes: tuple[int, tuple[int, int]],
+    drive: Tensor | None,
+    arrays: Sequence[Tensor | None],
+    **constants: Any,
 ) -> None:
     """Run a kernel; without a drive it makes that itself."""
     import triton
     import triton.language as tl
 
-    check(inputs)
-    x, steps, (batch, channels) = inputs.x, inputs.steps, inputs.state_shape
+    x, (steps, (batch, channels)) = inputs.x, sizes
     check_places(batch * channels)
     features = x.shape[-1] if drive is None else 0
     made_of = [x, inputs.weight, inputs.bias] if drive is None else [drive, None, None]
@@ -80,11 +86,14 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     v, m and what is kept of them are in float32 at least.
     """
     inputs, train, dtype = RuleInputs(*arguments[:8]), *arguments[8:]
-    coefficients, state_shape = inputs.coefficients, inputs.state_shape
+    steps, state_shape = sizes = check(inputs, FLOATING, None)
+    if dtype not in (None, *FLOATING):
+        raise InputError(f"expected d to be wanted in {' or '.join(map(str, FLOATING))}, got {dtype}")
+    coefficients = inputs.coefficients
     v_n, m_n = coefficients.new_empty(state_shape), coefficients.new_empty(state_shape)
     v_n.zero_() if inputs.v_0 is None else v_n.copy_(inputs.v_0)
     m_n.zero_() if inputs.m_0 is None else m_n.copy_(inputs.m_0)
-    saved = coefficients.new_empty(saved_shape(inputs.steps, state_shape, train))
+    saved = coefficients.new_empty(saved_shape(steps, state_shape, train))
     drive = None if _has_few_features(inputs) else _drive(inputs)
     kept = product_shape(inputs, train)
     product = inputs.x.new_empty(0) if drive is None or kept == (0,) else drive
@@ -97,7 +106,7 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         check_device(d)
         from momentumrnn.kernels.cuda import adaptive_kernels
 
-        _launch(adaptive_kernels.forward, inputs, drive, [d, v_n, m_n, saved], TRAIN=train)
+        _launch(adaptive_kernels.forward, inputs, sizes, drive, [d, v_n, m_n, saved], TRAIN=train)
     return d, v_n, m_n, saved, product
 
 
@@ -106,6 +115,8 @@ def backward(*arguments: Any) -> list[Tensor]:
     inputs = RuleInputs(*arguments[:8])
     saved, product, grad_output, grad_v_n, grad_m_n, wanted = arguments[8:]
     x, weight, coefficients = inputs.x, inputs.weight, inputs.coefficients
+    sizes = check(inputs, FLOATING, None)
+    check_kept(inputs, sizes, (saved, product), (grad_output, grad_v_n, grad_m_n), FLOATING)
     if x.numel() == 0 or weight.shape[0] == 0:
         return [grad.zero_() for grad in gradients(inputs, wanted, without_data)]
     if saved.numel() == 0:
@@ -113,13 +124,9 @@ def backward(*arguments: Any) -> list[Tensor]:
         *_, saved, product = forward(*inputs, True, None)
     check_device(x)
     saved, product, grad_output = saved.contiguous(), product.contiguous(), grad_output.contiguous()
-    # What was kept may have been in other hands since. d's gradient is in d's dtype, whatever that was.
-    check_operands(coefficients, ("saved", saved, saved_shape(inputs.steps, inputs.state_shape, True)))
-    check_operands(x, ("product", product, product_shape(inputs, True)))
-    check_operands(x, ("grad_output", grad_output, inputs.output_shape), dtype=grad_output.dtype)
     from momentumrnn.kernels.cuda import adaptive_kernels
 
-    batch, channels = inputs.state_shape
+    batch, channels = sizes[1]
     grad_v, grad_m = coefficients.new_empty(batch, channels), coefficients.new_empty(batch, channels)
     grad_v.zero_() if grad_v_n is None else grad_v.copy_(grad_v_n)
     grad_m.zero_() if grad_m_n is None else grad_m.copy_(grad_m_n)
@@ -144,7 +151,7 @@ def backward(*arguments: Any) -> list[Tensor]:
         grad_v,
         grad_m,
     ]
-    _launch(adaptive_kernels.backward, inputs, drive, arrays)
+    _launch(adaptive_kernels.backward, inputs, sizes, drive, arrays)
     # Each its own, as an operator's results have to be.
     grads = [x.new_empty(0) for _ in range(6)]
     flat = grad_drive.flatten(0, -2)

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from momentumrnn.kernels.cuda.availability import interpreted, missing
-from momentumrnn.kernels.cuda.launch import precision, total_dtype
+from momentumrnn.kernels.cuda.launch import precision
 from momentumrnn.kernels.cuda.recurrence import recurrence
 from momentumrnn.kernels.cuda.tiling import device_of, lots, stays_close
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.one_recurrence import Recurrences
+from momentumrnn.kernels.operands import FLOATING, wide_dtype
 from momentumrnn.kernels.problem import GATES, Problem, autocasts
 from momentumrnn.kernels.tracing import constant
 
@@ -22,7 +23,6 @@ name = "triton"
 # any size where the sequences take more than so many lots.
 _SMALL = {"lstm": 128, "gru": 128, "rnn_tanh": 256, "rnn_relu": 256}
 _MANY, _MOST_LOTS = 256, 2
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def refuses(problem: Problem) -> str | None:
@@ -31,7 +31,7 @@ def refuses(problem: Problem) -> str | None:
         return "the Triton kernels run on CUDA"
     if reason := _missing():
         return reason
-    if problem.dtype not in _DTYPES:
+    if problem.dtype not in FLOATING:
         return f"the Triton kernels compute in float16, bfloat16, float32 and float64, not {problem.dtype}"
     if problem.projected:
         return "the Triton kernels have no projection of the hidden state"
@@ -107,7 +107,8 @@ def _run(
     kind = weight_hh.device.type
     # Under autocast all but c is in its dtype, as in torch's own recurrences.
     dtype = torch.get_autocast_dtype(kind) if autocasts(weight_hh) else weight_hh.dtype
-    d, weight_hh, h_0 = inputs.multiplied().to(dtype), weight_hh.to(dtype), h_0.to(dtype)
+    d = inputs.multiplied().to(dtype)
+    weight_hh, h_0 = weight_hh.to(dtype), h_0.to(dtype)
     output, h_n, c_n = recurrence(
         cell,
         d,
@@ -115,7 +116,7 @@ def _run(
         None if bias_hh is None else bias_hh.to(dtype),
         None if modrelu_bias is None else modrelu_bias.to(dtype),
         h_0,
-        None if c_0 is None else c_0.to(total_dtype(dtype)),
+        None if c_0 is None else c_0.to(wide_dtype(dtype)),
         None if inputs.packed is None else inputs.packed.batch_sizes,
         inputs.made_of if inputs.weight is None else inputs,
     )

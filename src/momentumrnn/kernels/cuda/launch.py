@@ -11,12 +11,7 @@ from momentumrnn.errors import BackendError
 from momentumrnn.kernels.cuda.availability import interpreted
 from momentumrnn.kernels.cuda.tiling import Device
 
-__all__ = ["check_places", "first_rows", "on_device", "precision", "total_dtype", "widens"]
-
-
-def total_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return what sums over steps and units are kept in: float32 at least."""
-    return torch.promote_types(dtype, torch.float32)
+__all__ = ["check_places", "first_rows", "on_device", "precision", "widens"]
 
 
 def widens(dtype: torch.dtype) -> bool:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from momentumrnn.kernels.cuda.availability import check_device, interpreted
-from momentumrnn.kernels.cuda.launch import first_rows, on_device, precision, total_dtype, widens
-from momentumrnn.kernels.cuda.recurrence_checks import check_kept, check_recurrence
+from momentumrnn.kernels.cuda.launch import check_places, first_rows, on_device, precision, widens
 from momentumrnn.kernels.cuda.tiling import Tiling, device_of, tiling
+from momentumrnn.kernels.operands import FLOATING, check_recurrence, check_results, wide_dtype
 from momentumrnn.kernels.operators import LIBRARY
 from momentumrnn.kernels.problem import GATES, SAVED
 
@@ -39,20 +39,17 @@ class _Call:
         cell: str,
         d: Tensor,
         weight_hh: Tensor,
-        bias_hh: Tensor | None,
-        modrelu_bias: Tensor | None,
-        h_0: Tensor,
-        c_0: Tensor | None,
         batch_sizes: Tensor | None,
+        steps: int,
+        batch: int,
     ) -> None:
         check_device(d)
         # Here and not above: without CUDA nobody has Triton.
         import triton.language as tl
 
-        self.steps, self.batch = check_recurrence(
-            cell, d, weight_hh, bias_hh, modrelu_bias, h_0, c_0, batch_sizes
-        )
+        self.steps, self.batch = steps, batch
         self.hidden, self.gates = weight_hh.shape[1], GATES[cell]
+        check_places(max(batch, self.gates * self.hidden) * self.hidden)
         self.starts = first_rows(self.steps, self.batch, batch_sizes, d.device)
         device = device_of(d.device.index)
         multiplied = precision(cell, d.dtype, device)
@@ -106,15 +103,17 @@ class _Call:
                     )
 
 
-def _no_sequences(d: Tensor, h_0: Tensor, batch_sizes: Tensor | None) -> bool:
-    return batch_sizes is None and d.shape[1] == h_0.shape[0] == 0
+def _check(inputs: tuple[Any, ...], fake: bool = False) -> tuple[int, int]:
+    """Check the operands and return T and B; ``check_device`` refuses devices before a launch."""
+    cell, d, *rest = inputs
+    return check_recurrence((cell, d, None, None, *rest), FLOATING, None, fake)
 
 
 def _results(
     cell: str, d: Tensor, weight_hh: Tensor, h_0: Tensor, train: bool, overwrite: bool = False
 ) -> tuple[Tensor, ...]:
     """Make the tensors that the forward pass fills."""
-    hidden, wide = weight_hh.shape[1], total_dtype(d.dtype)
+    hidden, wide = weight_hh.shape[1], wide_dtype(d.dtype)
     saved, has_c = SAVED.get(cell, 0) if train else 0, cell.startswith("lstm")
     rows = d.shape[:-1]
     return (
@@ -156,10 +155,11 @@ def _forward(
     *,
     overwrite: bool,
 ) -> tuple[Tensor, ...]:
+    steps, batch = _check((cell, d, weight_hh, bias_hh, modrelu_bias, h_0, c_0, batch_sizes))
     output, h_n, c_n, gates, cells = results = _results(cell, d, weight_hh, h_0, train, overwrite)
-    if _no_sequences(d, h_0, batch_sizes):
+    if batch == 0:
         return results
-    call = _Call(cell, d, weight_hh, bias_hh, modrelu_bias, h_0, c_0, batch_sizes)
+    call = _Call(cell, d, weight_hh, batch_sizes, steps, batch)
     from momentumrnn.kernels.cuda import recurrence_forward
 
     if c_0 is not None:
@@ -219,22 +219,23 @@ def _backward(
     overwrite: bool,
 ) -> tuple[Tensor, ...]:
     inputs = (cell, d, weight_hh, bias_hh, modrelu_bias, h_0, c_0, batch_sizes)
-    # What was kept may have been in other hands since.
+    steps, batch = _check(inputs)
+    kept, incoming = (output, gates, cells), (grad_output, grad_h_n, grad_c_n)
+    check_results(cell, d, h_0, weight_hh.shape[1], kept, incoming)
     output, gates, cells = output.contiguous(), gates.contiguous(), cells.contiguous()
     grads = _gradients(*inputs, grad_d=gates if overwrite and gates.shape == d.shape else None)
     grad_d, grad_weight, grad_bias, grad_modrelu, grad_h_0, grad_c_0 = grads
-    if _no_sequences(d, h_0, batch_sizes):
+    if batch == 0:
         for grad in grads:
             grad.zero_()
         return grads
     if cell in SAVED and gates.numel() == 0:
         # The forward pass was told that nobody would ask.
         output, _, _, gates, cells = forward(*inputs, True)
-    call = _Call(*inputs)
+    call = _Call(cell, d, weight_hh, batch_sizes, steps, batch)
     from momentumrnn.kernels.cuda import recurrence_backward
 
-    wide = total_dtype(d.dtype)
-    check_kept(cell, d, weight_hh, h_0, (output, gates, cells), (grad_output, grad_h_n, grad_c_n))
+    wide = wide_dtype(d.dtype)
     carried_h = torch.zeros_like(h_0, dtype=wide) if grad_h_n is None else grad_h_n.to(wide, copy=True)
     carried_h = carried_h.contiguous()
     if c_0 is not None:
@@ -294,7 +295,8 @@ def _gradients(
     modrelu_bias: Tensor | None,
     h_0: Tensor,
     c_0: Tensor | None,
-    *_: Any,
+    batch_sizes: Tensor | None,
+    *,
     grad_d: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """Make a tensor for the gradient of each input but where there is one, empty for those absent."""
@@ -305,7 +307,14 @@ def _gradients(
 
 def _recurrence_fake(*args: Any) -> tuple[Tensor, ...]:
     cell, d, weight_hh, h_0, train = args[0], args[1], args[2], args[5], args[-1]
+    _check(args[:8], fake=True)
     return _results(cell, d, weight_hh, h_0, train)
+
+
+def _backward_fake(*args: Any) -> tuple[Tensor, ...]:
+    _check(args[:8], fake=True)
+    check_results(args[0], args[1], args[5], args[2].shape[1], args[8:11], args[11:14], fake=True)
+    return _gradients(*args[:8])
 
 
 for _key in ("CUDA", "CPU"):
@@ -313,4 +322,4 @@ for _key in ("CUDA", "CPU"):
     torch.library.impl(LIBRARY, "triton_recurrence", _key)(forward)
     torch.library.impl(LIBRARY, "triton_recurrence_backward", _key)(backward)
 torch.library.register_fake(FORWARD, _recurrence_fake, lib=LIBRARY)
-torch.library.register_fake(BACKWARD, _gradients, lib=LIBRARY)
+torch.library.register_fake(BACKWARD, _backward_fake, lib=LIBRARY)
