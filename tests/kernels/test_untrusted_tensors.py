@@ -55,6 +55,36 @@ def test_sizes_that_no_packing_gives(name, sizes, device):
         layer_of(name, device=device)(packed)
 
 
+@pytest.mark.filterwarnings("error:Casting complex values")
+@pytest.mark.parametrize("name", ["cpu", "torch", "reference", "triton"])
+@pytest.mark.parametrize("parameter", ["bias_ih_l0", "bias_hh_l0", "weight_ih_l0", "weight_hh_l0"])
+@pytest.mark.parametrize("rule", ["none", "heavy_ball", "learned", "hidden", "adam"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh"])
+def test_a_complex_weight_does_not_lose_its_imaginary_part(cell, rule, parameter, name):
+    if name == "triton":
+        pytest.importorskip("triton", reason=str(availability.missing()))
+    velocity = "hidden" if rule == "hidden" else "gate"
+    kind = "heavy_ball" if rule in ("learned", "hidden") else rule
+    layer = make_layer(cell, kind, velocity, rule == "learned").float()
+    weight = getattr(layer, parameter).detach()
+    setattr(layer, parameter, torch.nn.Parameter(torch.complex(weight, weight)))
+    with torch.no_grad(), backend(name), pytest.raises((RuntimeError, ValueError)):
+        layer(torch.randn(6, 2, layer.input_size))
+
+
+class Complex(momentumrnn.rules.HeavyBall):
+    """A user's rule whose decay turns."""
+
+    def decay(self, steps, state, device):
+        return torch.full((steps,), 0.5 + 0.5j, dtype=torch.complex128)
+
+
+@pytest.mark.filterwarnings("error:Casting complex values")
+def test_a_complex_decay():
+    with pytest.raises(InputError, match=r"the decay of a rule of real numbers.*complex128"):
+        momentumrnn.GRU(4, 5, rule=Complex(0.6, 1.0))(torch.randn(500, 2, 4))
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_sizes_between_other_numbers(name):
     layer, x = layer_of(name), torch.randn(6, 4)

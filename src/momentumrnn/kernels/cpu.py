@@ -7,7 +7,7 @@ from torch import Tensor
 from momentumrnn.kernels.extension import missing, warn_if_missing
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.one_recurrence import Recurrences
-from momentumrnn.kernels.operands import COMPUTED_IN_CPP
+from momentumrnn.kernels.operands import COMPUTED_IN_CPP, cast
 from momentumrnn.kernels.problem import Problem
 from momentumrnn.kernels.recurrence import recurrence
 from momentumrnn.kernels.recurrence_operator import RecurrenceInputs
@@ -69,8 +69,10 @@ def _run(
     return recurrence(
         RecurrenceInputs(
             cell,
-            features if features.dtype is dtype else features.to(dtype),
-            weight if weight is None or weight.dtype is dtype else weight.to(dtype),
+            features if features.dtype is dtype else cast("what enters the gates", features, dtype),
+            weight
+            if weight is None or weight.dtype is dtype
+            else cast("weight_ih and bias_ih", weight, dtype),
             bias,
             weight_hh,
             bias_hh,

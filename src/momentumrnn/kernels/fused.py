@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from momentumrnn.kernels.gate_input import GateInput
+from momentumrnn.kernels.operands import cast
 from momentumrnn.kernels.problem import Problem, autocasts
 from momentumrnn.rules.scan import without_autocast
 
@@ -122,7 +123,7 @@ def _features_and_weights(
     """Return the features, the two weights, and two biases or none."""
     features, weight_ih, bias_ih = inputs.factors()
     if weight_ih.dtype != weight_hh.dtype:
-        weight_ih = weight_ih.to(weight_hh.dtype)
+        weight_ih = cast("weight_ih and bias_ih", weight_ih, weight_hh.dtype)
     weights = [weight_ih, weight_hh]
     if bias_hh is not None or bias_ih is not None:
         weights += [_or_zeros(bias_ih, weight_hh), _or_zeros(bias_hh, weight_hh)]

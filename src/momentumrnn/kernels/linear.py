@@ -16,7 +16,7 @@ from momentumrnn.kernels.derivatives import (
     wants_gradient,
     without_operator,
 )
-from momentumrnn.kernels.operands import CPU, check_kind, check_operands, check_rows
+from momentumrnn.kernels.operands import CPU, cast, check_kind, check_operands, check_rows
 from momentumrnn.kernels.operators import LIBRARY, addresses, compiled, empty, plain, plain_each
 from momentumrnn.kernels.packed import PackedRows
 
@@ -48,7 +48,7 @@ def linear_filter(
         p, (T, B, d + 1) or (N, d + 1), d without the constant; and p after each sequence's own last step.
     """
     if isinstance(decay, Tensor):
-        decay = decay.to(torch.float64)
+        decay = cast("the decay of a rule", decay, torch.float64)
     else:
         decay = torch.full((1,), decay, dtype=torch.float64, device="cpu")
     sizes = None if packed is None else packed.batch_sizes

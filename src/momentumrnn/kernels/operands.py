@@ -19,6 +19,7 @@ __all__ = [
     "CPU",
     "FLOATING",
     "Operand",
+    "cast",
     "check_kind",
     "check_operands",
     "check_recurrence",
@@ -47,6 +48,19 @@ def layout_of(tensor: Tensor) -> str:
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return float32, or float64 for float64: the dtype of sums over steps."""
     return dtype if dtype.itemsize > 2 else torch.float32
+
+
+def cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert a tensor to a dtype.
+
+    Raises:
+        InputError: the tensor is complex and the dtype is not.
+    """
+    if tensor.is_complex() and not dtype.is_complex:
+        raise InputError(
+            f"expected {name} of real numbers, like the other tensors of a layer, got {tensor.dtype}"
+        )
+    return tensor.to(dtype)
 
 
 def check_kind(

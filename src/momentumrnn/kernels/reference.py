@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from momentumrnn.kernels.gate_input import GateInput
+from momentumrnn.kernels.operands import cast
 from momentumrnn.kernels.packed import PackedRows
 from momentumrnn.kernels.problem import Problem
 
@@ -150,7 +151,7 @@ def lstm(
 
 
 def _with_bias(d: Tensor, bias: Tensor | None) -> Tensor:
-    return d if bias is None else d + bias.to(d.dtype)
+    return d if bias is None else d + cast("bias_hh", bias, d.dtype)
 
 
 def _run(

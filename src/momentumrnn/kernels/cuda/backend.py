@@ -11,7 +11,7 @@ from momentumrnn.kernels.cuda.recurrence import recurrence
 from momentumrnn.kernels.cuda.tiling import device_of, lots, stays_close
 from momentumrnn.kernels.gate_input import GateInput
 from momentumrnn.kernels.one_recurrence import Recurrences
-from momentumrnn.kernels.operands import FLOATING, wide_dtype
+from momentumrnn.kernels.operands import FLOATING, cast, wide_dtype
 from momentumrnn.kernels.problem import GATES, Problem, autocasts
 from momentumrnn.kernels.tracing import constant
 
@@ -107,16 +107,16 @@ def _run(
     kind = weight_hh.device.type
     # Under autocast all but c is in its dtype, as in torch's own recurrences.
     dtype = torch.get_autocast_dtype(kind) if autocasts(weight_hh) else weight_hh.dtype
-    d = inputs.multiplied().to(dtype)
-    weight_hh, h_0 = weight_hh.to(dtype), h_0.to(dtype)
+    d = cast("the gate inputs", inputs.multiplied(), dtype)
+    weight_hh, h_0 = cast("weight_hh", weight_hh, dtype), cast("h_0", h_0, dtype)
     output, h_n, c_n = recurrence(
         cell,
         d,
         weight_hh,
-        None if bias_hh is None else bias_hh.to(dtype),
-        None if modrelu_bias is None else modrelu_bias.to(dtype),
+        None if bias_hh is None else cast("bias_hh", bias_hh, dtype),
+        None if modrelu_bias is None else cast("the bias of modrelu", modrelu_bias, dtype),
         h_0,
-        None if c_0 is None else c_0.to(wide_dtype(dtype)),
+        None if c_0 is None else cast("c_0", c_0, wide_dtype(dtype)),
         None if inputs.packed is None else inputs.packed.batch_sizes,
         inputs.made_of if inputs.weight is None else inputs,
     )
