@@ -55,6 +55,71 @@ def test_sizes_that_no_packing_gives(name, sizes, device):
         layer_of(name, device=device)(packed)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("sizes", [[1, 2, 3], [3, 2, 1, 0], [3, 3, -1, 1], [0, 3, 3], [2, 1], []], ids=str)
+def test_sizes_that_rise_or_hold_no_sequence(name, sizes, device):
+    packed = PackedSequence(torch.randn(6, 4, device=device), torch.tensor(sizes).long(), None, None)
+    with pytest.raises(
+        InputError, match=r"batch_sizes .* never rise, end at 1 or more and add up to its 6 rows"
+    ):
+        layer_of(name, device=device)(packed)
+
+
+@pytest.mark.parametrize("name", [*LAYERS, "LSTMCell", "OrthogonalRNNCell"])
+@pytest.mark.parametrize(
+    "convert",
+    [
+        torch.Tensor.to_sparse,
+        lambda x: x.reshape(-1, 4).to_sparse_csr(),
+        torch.Tensor.to_mkldnn,
+        lambda x: torch.nested.nested_tensor(list(x)),
+        lambda x: torch.nested.nested_tensor(list(x), layout=torch.jagged),
+    ],
+    ids=["COO", "CSR", "oneDNN", "nested", "jagged"],
+)
+def test_an_input_that_is_not_dense(name, convert):
+    x = torch.randn(3, 4) if name.endswith("Cell") else torch.randn(6, 2, 4)
+    with pytest.raises(InputError, match=f"{name}: expected the input as a dense tensor"):
+        layer_of(name)(convert(x))
+
+
+@pytest.mark.parametrize("name", [*LAYERS, "LSTMCell", "OrthogonalRNNCell"])
+@pytest.mark.parametrize(
+    "convert",
+    [
+        torch.Tensor.to_sparse,
+        torch.Tensor.to_mkldnn,
+        lambda h: torch.nested.nested_tensor(list(h)),
+        lambda h: torch.nested.nested_tensor(list(h), layout=torch.jagged),
+    ],
+    ids=["COO", "oneDNN", "nested", "jagged"],
+)
+def test_a_state_that_is_not_dense(name, convert):
+    is_cell = name.endswith("Cell")
+    x, h = torch.randn(2, 4) if is_cell else torch.randn(6, 2, 4), torch.zeros(2, 5)
+    h = h if is_cell else h.unsqueeze(0)
+    state = (convert(h), h) if "LSTM" in name else convert(h)
+    with pytest.raises(InputError, match=f"{name}: expected .* as a dense tensor"):
+        layer_of(name)(x, state)
+
+
+@pytest.mark.parametrize("name", ["MomentumLSTM", "NAGLSTM", "AdamLSTM", "MomentumDTRIV"])
+@pytest.mark.parametrize("what", [None, 0.5])
+def test_a_momentum_state_of_no_tensors(name, what):
+    layer, x = getattr(momentumrnn, name)(4, 5, carry_momentum=True), torch.randn(6, 2, 4)
+    _, (*state, momentum) = layer(x)
+    with pytest.raises(TypeError, match=r"expected momentum state \w+ to be a tensor"):
+        layer(x, (*state, type(momentum)(*(what for _ in momentum))))
+
+
+@pytest.mark.parametrize("name", ["MomentumLSTM", "AdamLSTM"])
+def test_a_momentum_state_that_is_sparse(name):
+    layer, x = getattr(momentumrnn, name)(4, 5, carry_momentum=True), torch.randn(6, 2, 4)
+    _, (*state, momentum) = layer(x)
+    with pytest.raises(InputError, match="expected momentum state velocity as a dense tensor"):
+        layer(x, (*state, type(momentum)(*(part.to_sparse() for part in momentum))))
+
+
 @pytest.mark.filterwarnings("error:Casting complex values")
 @pytest.mark.parametrize("name", ["cpu", "torch", "reference", "triton"])
 @pytest.mark.parametrize("parameter", ["bias_ih_l0", "bias_hh_l0", "weight_ih_l0", "weight_hh_l0"])
@@ -70,6 +135,15 @@ def test_a_complex_weight_does_not_lose_its_imaginary_part(cell, rule, parameter
     setattr(layer, parameter, torch.nn.Parameter(torch.complex(weight, weight)))
     with torch.no_grad(), backend(name), pytest.raises((RuntimeError, ValueError)):
         layer(torch.randn(6, 2, layer.input_size))
+
+
+@pytest.mark.filterwarnings("error:Casting complex values")
+@pytest.mark.parametrize("name", ["MomentumLSTM", "AdamLSTM"])
+def test_a_complex_or_whole_input_under_autocast(name):
+    layer = layer_of(name)
+    for dtype in (torch.complex64, torch.int32):
+        with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match=f"got {dtype}"):
+            layer(torch.ones(6, 2, 4, dtype=dtype))
 
 
 class Complex(momentumrnn.rules.HeavyBall):

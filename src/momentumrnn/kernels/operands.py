@@ -20,12 +20,12 @@ __all__ = [
     "FLOATING",
     "Operand",
     "cast",
+    "check_batch_sizes",
     "check_kind",
     "check_operands",
     "check_recurrence",
     "check_results",
     "check_rows",
-    "check_batch_sizes",
     "layout_of",
     "wide_dtype",
 ]

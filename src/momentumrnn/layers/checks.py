@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from momentumrnn.errors import InputError, warn
-from momentumrnn.kernels.operands import check_batch_sizes
+from momentumrnn.kernels.operands import check_batch_sizes, layout_of
 from momentumrnn.kernels.problem import autocasts, eager
+from momentumrnn.kernels.tracing import recorded
 from momentumrnn.rules import Rule
 
 __all__ = [
@@ -129,9 +130,9 @@ def check_input(
     data = x.data if isinstance(x, PackedSequence) else x
     if not isinstance(data, Tensor):
         raise TypeError(f"{owner}: expected a tensor or a PackedSequence, got {type(x).__name__}")
+    if data.layout is not torch.strided or data.is_nested:
+        raise _not_dense(owner, "the input", data)
     wanted = (2,) if packed else dims
-    if isinstance(x, PackedSequence):
-        check_batch_sizes(x.batch_sizes, None)
     if data.dim() not in wanted:
         words = " or ".join(f"{n}D" for n in wanted)
         raise InputError(
@@ -147,11 +148,22 @@ def check_input(
             f"{owner}: expected the input on {weight.device}, where the weights are, got {data.device}; "
             "move one of them with .to(device)"
         )
-    if data.dtype != weight.dtype and not autocasts(weight):
+    if data.dtype != weight.dtype and not (data.is_floating_point() and autocasts(weight)):
         raise InputError(
             f"{owner}: expected an input of dtype {weight.dtype}, that of the weights, got {data.dtype}; "
             "convert one of them with .to(dtype)"
         )
+    if isinstance(x, PackedSequence):
+        # In a graph the numbers are not known yet; the kernels look at them when it runs.
+        check_batch_sizes(x.batch_sizes, None if recorded() else data.shape[0])
+
+
+def _not_dense(owner: str, name: str, tensor: Tensor) -> InputError:
+    """Return the error for a tensor that is sparse or nested, or in oneDNN's layout."""
+    return InputError(
+        f"{owner}: expected {name} as a dense tensor, got {layout_of(tensor)}; convert a sparse one with "
+        ".to_dense(), and pack sequences of several lengths with torch.nn.utils.rnn.pack_sequence"
+    )
 
 
 def check_length(owner: str, steps: int) -> None:
@@ -169,6 +181,8 @@ def check_state(owner: str, name: str, state: Any, expected: tuple[int, ...], we
     """
     if not isinstance(state, Tensor):
         raise TypeError(f"{owner}: expected {name} to be a tensor, got {type(state).__name__}")
+    if state.layout is not torch.strided or state.is_nested:
+        raise _not_dense(owner, name, state)
     if tuple(state.shape) != expected:
         raise InputError(f"{owner}: Expected {name} size {expected}, got {tuple(state.shape)}")
     if state.device != weight.device:
@@ -200,6 +214,8 @@ def check_momentum(
             raise TypeError(
                 f"{owner}: expected momentum state {field} to be a tensor, got {type(tensor).__name__}"
             )
+        if tensor.layout is not torch.strided or tensor.is_nested:
+            raise _not_dense(owner, f"momentum state {field}", tensor)
         if tuple(tensor.shape) != expected:
             raise InputError(
                 f"{owner}: Expected momentum state {field} size {expected}, got {tuple(tensor.shape)}"
