@@ -51,7 +51,12 @@ def test_torch_and_reference(cell, rule, velocity, form):
         for a, b in zip(got, expected, strict=True):
             assert a.shape == b.shape
             assert a.dtype == b.dtype
-            assert_close(a, b, **(ROUNDING if a.is_floating_point() else {"rtol": 0, "atol": 0}))
+            if a.is_floating_point():
+                # The gradients of adaptive rules are large, and so are the rounding errors of their sums.
+                largest = max(1.0, b.abs().max().item())
+                assert_close(a, b, rtol=ROUNDING["rtol"], atol=ROUNDING["atol"] * largest)
+            else:
+                assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("learnable", LEARNABLE)
