@@ -110,8 +110,8 @@ class Rule(nn.Module, ABC):
 
     def reset_parameters(self) -> None:
         """Put every learned coefficient back to the number it was given."""
-        if self._parameters:
-            self._anchor_at(self._start)
+        if self._anchors:
+            self._anchor_at({name: self._start[name] for name in self._anchors})
             for name, (_, raw) in self._anchors.items():
                 nn.init.constant_(getattr(self, f"raw_{name}"), raw)
 
@@ -301,16 +301,16 @@ class Rule(nn.Module, ABC):
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         # Not a key: the tensors alone give the same values to rounding, and with this to the last bit.
-        if self._parameters and hasattr(destination, "_metadata"):
+        if self._anchors and hasattr(destination, "_metadata"):
             anchors = {name: anchor for name, (anchor, _) in self._anchors.items()}
             destination._metadata[prefix[:-1]]["anchors"] = anchors
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
-        if self._parameters:
-            self._anchor_at(self._start | local_metadata.get("anchors", {}))
-        for name in self._anchors:
+        anchors = local_metadata.get("anchors", {})
+        for name in list(self._anchors):
+            self._anchor_at({name: anchors.get(name, self._start[name])})
             # Version 0.1 kept the number it began at in a buffer and learned the distance from there.
             start, offset = f"{prefix}{name}_start", f"{prefix}{name}_offset"
             if start in state_dict and offset in state_dict:
