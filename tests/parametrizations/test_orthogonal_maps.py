@@ -118,3 +118,15 @@ def test_entries_stand_row_by_row():
     expected = torch.tensor([[0.0, 1.0, 2.0], [-1.0, 0.0, 3.0], [-2.0, -3.0, 0.0]])
     assert torch.equal(skew_matrix(torch.tensor([1.0, 2.0, 3.0]), places, 3), expected)
     assert torch.equal(Orthogonal(3).places, places)
+
+
+def test_the_exported_exponential_is_made_of_what_other_runtimes_know():
+    class Exponential(torch.nn.Module):
+        def forward(self, skew):
+            return exponential(skew)
+
+    skew = torch.randn(6, 6, dtype=torch.float64) * 20
+    skew = skew - skew.t()
+    exported = torch.export.export(Exponential(), (skew,))
+    assert "exp2" not in exported.run_decompositions().graph_module.code
+    assert_close(exported.module()(skew), exponential(skew))

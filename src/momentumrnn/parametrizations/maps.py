@@ -67,7 +67,9 @@ def _by_squaring(matrix: Tensor) -> Tensor:
     if matrix.is_meta or in_graph(matrix) or transforms():
         # No number to decide by: a fixed loop, in which those squarings that are too many change nothing.
         count = torch.ceil(torch.log2(size / enough)).clamp(0, _MOST_SQUARINGS)
-        result = _polynomial(matrix * torch.exp2(-count))
+        # 2 to the power -count, exactly, by a product that other runtimes know.
+        halves = torch.where(torch.arange(_MOST_SQUARINGS, device=matrix.device) < count, 0.5, 1.0)
+        result = _polynomial(matrix * halves.prod().to(matrix.dtype))
         for k in range(_MOST_SQUARINGS):
             result = torch.where(k < count, result @ result, result)
         return result
