@@ -13,6 +13,7 @@ nothing overflows or cancels however long the sequence and however close a decay
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -23,6 +24,7 @@ __all__ = ["cumulative_decay", "linear_scan", "linear_scan_loop", "linear_step",
 
 _UNCHANGED = nullcontext()
 _SHORTEST_CHUNK, _USUAL_CHUNK, _LONGEST_CHUNK = 12, 16, 24
+_LEVELS_IN_A_GRAPH = 3
 
 
 def linear_scan(
@@ -54,7 +56,14 @@ def linear_scan(
         initial = None if initial is None else initial.to(dtype)
         if isinstance(gain, Tensor) and gain.dim() > 0:
             x, gain = x * gain.to(dtype), 1.0
-        return _scan(_as_steps(decay, x.device), x, initial, gain)
+        factors = _as_steps(decay, x.device)
+        constant = factors.shape[0] == 1
+        if _readable(x):
+            y = _scan(factors, x, initial, gain, constant=constant, careful=False)
+            # The last step depends on every value before it.
+            if math.isfinite(y.detach()[-1].sum()):
+                return y
+        return _scan(factors, x, initial, gain, constant=constant, careful=True)
 
 
 def linear_scan_loop(
@@ -123,61 +132,132 @@ def cumulative_decay(decay: float | Tensor, steps: int, like: Tensor) -> Tensor:
         ``(T, 1, 1)``, ``(T, B, 1)`` or ``(T, 1, C)``, to be multiplied with ``(B, C)``.
     """
     dtype = torch.promote_types(like.dtype, torch.float32)
-    expanded = _as_steps(decay, like.device)
-    expanded = expanded.expand(steps, *expanded.shape[1:])
-    return expanded.cumprod(0).to(dtype)
+    factors = _as_steps(decay, like.device)
+    if factors.shape[0] == 1:
+        return torch.pow(factors, _count(steps, factors, first=1)[:, None, None]).to(dtype)
+    nothing, start = torch.zeros_like(factors), torch.ones_like(factors[0])
+    return _scan(factors, nothing, start, constant=False, careful=False).to(dtype)
 
 
-def _scan(decay: Tensor, x: Tensor, initial: Tensor | None, gain: float | Tensor = 1.0) -> Tensor:
-    """Scan with ``decay`` of shape (T or 1, B or 1, C or 1); at most one of B and C above 1."""
+def _scan(
+    decay: Tensor,
+    x: Tensor,
+    initial: Tensor | None,
+    gain: float | Tensor = 1.0,
+    *,
+    constant: bool,
+    careful: bool,
+    level: int = 1,
+) -> Tensor:
+    """Scan with ``decay`` of shape (1 or T, 1 or B, 1 or C); at most one of B and C above 1.
+
+    ``constant`` says that the decay's first size is 1, ``careful`` that x and the initial value may hold what
+    is not finite, ``level`` how deep the scan has called itself.
+    """
     steps = x.shape[0]
-    # In a graph that is to serve other lengths, too, nothing may hang on this one: a symbol, or in a trace by
-    # torch.jit a tensor.
+    # A graph has to serve every T, a symbol there, or a tensor in a trace by torch.jit. So its scan has the
+    # same levels for all of them, and the last level is one chunk, however long.
     open_ended = torch.compiler.is_compiling() or type(steps) is not int
     if steps == 1 and not open_ended:
         y = x * gain
         return y if initial is None else torch.addcmul(y, decay[:1].to(x.dtype), initial)
-    size = _chunk_size(steps, open_ended)
-    chunks = -(-steps // size)
-    missing = chunks * size - steps
-    pads = open_ended or missing
-    blocks = (F.pad(x, (0, 0, 0, 0, 0, missing)) if pads else x).unflatten(0, (chunks, size))
-    if decay.shape[0] == 1:
-        decay = decay.expand(size, -1, -1).unsqueeze(0)
+    if careful:
+        x, initial, rest = _without_infinite(decay, x, initial, gain)
+    one_chunk = level == _LEVELS_IN_A_GRAPH if open_ended else steps <= _LONGEST_CHUNK
+    if one_chunk:
+        blocks, decay, chunks, pads = x.unsqueeze(0), decay.unsqueeze(0), 1, False
     else:
-        decay = F.pad(decay, (0, 0, 0, 0, 0, missing), value=1.0).unflatten(0, (chunks, size))
-    from_start, from_inputs = _responses(decay)
+        size = _USUAL_CHUNK if open_ended else _chunk_size(steps)
+        # At least two in a graph: a size that may be one divides what is symbolic into two cases.
+        chunks = (steps - 1) // size + 2 if open_ended else -(-steps // size)
+        missing = chunks * size - steps
+        pads = open_ended or missing > 0
+        blocks = (F.pad(x, (0, 0, 0, 0, 0, missing)) if pads else x).unflatten(0, (chunks, size))
+        if constant:
+            decay = decay.unsqueeze(0)
+        else:
+            decay = F.pad(decay, (0, 0, 0, 0, 0, missing), value=1.0).unflatten(0, (chunks, size))
+    if constant:
+        from_start, from_inputs = _powers(decay, blocks.shape[1])
+    else:
+        from_start, from_inputs = _products(decay, open_ended)
     y = _apply((from_inputs * gain).to(x.dtype), blocks)
-    if chunks > 1:
-        # No chunk starts at the last end; but where the number of chunks is open, there may be no other.
+    if not one_chunk:
+        # No chunk starts at the last end; in a graph it is there all the same, for a size of two.
         wanted = chunks if open_ended else chunks - 1
-        ends = _scan(
-            from_start[:, -1] if decay.shape[0] == 1 else from_start[:wanted, -1], y[:wanted, -1], initial
-        )
+        through = from_start[:, -1] if constant else from_start[:wanted, -1]
+        ends = _scan(through, y[:wanted, -1], initial, constant=constant, careful=careful, level=level + 1)
         first = torch.zeros_like(ends[:1]) if initial is None else initial.expand_as(ends[0]).unsqueeze(0)
         y = torch.addcmul(y, from_start.to(x.dtype), torch.cat([first, ends])[:chunks].unsqueeze(1))
     elif initial is not None:
         y = torch.addcmul(y, from_start.to(x.dtype), initial)
     y = y.flatten(0, 1)
-    return y[:steps] if pads else y
+    y = y[:steps] if pads else y
+    return y + rest if careful else y
 
 
-def _responses(decay: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how each step of a chunk answers to the value before it and to each of its inputs.
+def _powers(decay: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return how each step of a chunk responds to the value before it and to each of its inputs.
 
-    From decays (n, K, p, q): (n, K, p, q), the products from the chunk's start; and (n, K, K, p, q),
-    entry i, j the product of the decays after step j up to step i, zero for j > i.
+    From one decay for all steps, (1, 1, p, q): its powers from the chunk's start, (1, K, p, q); and
+    (1, K, K, p, q), entry i, j the power i - j, zero for j > i.
     """
-    size = decay.shape[1]
-    step = torch.arange(size, device=decay.device)
-    later = (step[:, None] > step[None, :])[None, :, :, None, None]
-    factors = torch.where(later, decay.unsqueeze(2), 1.0)
-    causal = (step[:, None] >= step[None, :])[None, :, :, None, None]
-    return decay.cumprod(1), torch.where(causal, factors.cumprod(1), 0.0)
+    step = _count(size, decay)[:, None, None]
+    distance = step.unsqueeze(1) - step
+    powers = torch.pow(decay.unsqueeze(2), distance.clamp(min=0.0))
+    return torch.pow(decay, step + 1.0), torch.where(distance < 0.0, 0.0, powers)
+
+
+def _products(decay: Tensor, open_ended: bool) -> tuple[Tensor, Tensor]:
+    """Return what ``_powers`` does for decays that change, (n, K, p, q): (n, K, p, q) and (n, K, K, p, q)."""
+    step = torch.arange(decay.shape[1], device=decay.device)
+    # The first column stands for the value before the chunk, which every decay of the chunk acts on.
+    since = torch.arange(-1, decay.shape[1], device=decay.device)
+    acts = step[:, None] > since[None, :]
+    if open_ended:
+        # Not cumprod, which the runtimes that graphs are exported to do not have.
+        inside = (acts.t()[None] & (step[None, :] <= step[:, None])[:, None])[..., None, None]
+        responses = torch.where(inside, decay[:, None, None], 1.0).prod(3)
+    else:
+        responses = torch.where(acts[..., None, None], decay.unsqueeze(2), 1.0).cumprod(1)
+    causal = (step[:, None] >= step[None, :])[..., None, None]
+    return responses[:, :, 0], torch.where(causal, responses[:, :, 1:], 0.0)
+
+
+def _without_infinite(
+    decay: Tensor, x: Tensor, initial: Tensor | None, gain: float | Tensor
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return x and the initial value with zeros for what is not finite, and what that adds to each step.
+
+    The product multiplies zeros with later inputs, and 0 · inf is NaN: it would reach back in time.
+    """
+    finite = torch.where(torch.isfinite(x), x, 0.0)
+    rest = ((x - finite).detach() * gain).cumsum(0)
+    before = torch.zeros_like(rest[:1])
+    if initial is not None:
+        clean = torch.where(torch.isfinite(initial), initial, 0.0)
+        before = before + (initial - clean).detach()
+        initial, rest = clean, rest + before
+    # What is not finite stays so: an infinity until it meets an opposite one, or a decay of zero.
+    met = torch.where(decay == 0.0, torch.cat([before, rest])[: x.shape[0]] * 0.0, 0.0)
+    return finite, initial, (rest + met.cumsum(0)).detach()
+
+
+def _readable(x: Tensor) -> bool:
+    """Whether a value can be read without waiting: outside graphs, ``torch.func`` and dispatch modes."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(x.shape[0]) is int
+        and x.device.type == "cpu"
+        and type(x) in (Tensor, torch.nn.Parameter)
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._functorch.is_legacy_batchedtensor(x)
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
 
 
 def _apply(matrix: Tensor, x: Tensor) -> Tensor:
-    """Multiply triangular matrices (n, K, K, p, q) with inputs (n, K, B, C), n, p, q broadcast."""
+    """Multiply matrices (n, K, K, p, q) with inputs (n, K, B, C), n, p, q broadcast."""
     if matrix.shape[3] == matrix.shape[4] == 1:
         flat: Tensor = matrix[..., 0, 0] @ x.flatten(2)
         return flat.reshape(x.shape)
@@ -186,13 +266,13 @@ def _apply(matrix: Tensor, x: Tensor) -> Tensor:
     return torch.einsum("ijc,njbc->nibc", matrix[0, :, :, 0], x)
 
 
-def _chunk_size(steps: int, open_ended: bool) -> int:
+def _chunk_size(steps: int) -> int:
     """Choose the chunk length that needs the least padding: a padded input is a copied one."""
-    if steps <= _LONGEST_CHUNK:
-        return steps
-    if open_ended:
-        return _USUAL_CHUNK
     return min(range(_LONGEST_CHUNK, _SHORTEST_CHUNK - 1, -1), key=lambda size: -steps % size)
+
+
+def _count(steps: int, like: Tensor, first: int = 0) -> Tensor:
+    return torch.arange(first, first + steps, dtype=like.dtype, device=like.device)
 
 
 def _as_steps(decay: float | Tensor, device: torch.device) -> Tensor:
