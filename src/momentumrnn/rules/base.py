@@ -282,8 +282,6 @@ class Rule(nn.Module, ABC):
             self.check_device(drive.device)
 
     def _coefficient_for_scan(self, name: str) -> float | Tensor:
-        if not self.learnable:
-            return self._start[name]
         value = self.coefficient(name)
         return value.reshape(1, 1, -1) if isinstance(value, Tensor) and value.dim() else value
 
@@ -362,7 +360,7 @@ class LinearRule(Rule):
         return velocity.to(drive.dtype), self.next_state(last_step(velocity, lengths), state, steps)
 
     def step(self, drive: Tensor, state: RuleState = None) -> tuple[Tensor, RuleState]:
-        gain = self._coefficient_for_scan("step_size") if self.learnable else self._start["step_size"]
+        gain = self._coefficient_for_scan("step_size")
         if state is None:
             velocity = linear_step(0.0, drive, None, gain)
         else:
