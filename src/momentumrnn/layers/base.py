@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -18,9 +19,12 @@ from momentumrnn.layers import checks
 from momentumrnn.layers.input_stage import gate_input
 from momentumrnn.layers.layout import Layout
 from momentumrnn.layers.rule_owner import RuleOwner
-from momentumrnn.rules import Rule, RuleState
+from momentumrnn.rules import LinearRule, Rule, RuleState
+from momentumrnn.rules.scan import without_autocast
 
 __all__ = ["RecurrentLayer"]
+
+_AS_IT_IS = nullcontext()
 
 
 class RecurrentLayer(RuleOwner, ABC):
@@ -239,9 +243,19 @@ class RecurrentLayer(RuleOwner, ABC):
         value: Tensor = getattr(self, name)
         return value
 
-    def _tensor_if_any(self, name: str) -> Tensor | None:
+    def _tensor_like(self, weight_hh: Tensor, name: str) -> Tensor | None:
+        """Return a tensor of the layer, if it has it, in the dtype that the recurrence runs in."""
         value: Tensor | None = getattr(self, name, None)
-        return value
+        return value if value is None or value.dtype is weight_hh.dtype else value.to(weight_hh.dtype)
+
+    @property
+    def feeds_adaptive_rules(self) -> bool:
+        """Whether one layer's output becomes the drive of a rule that is not linear.
+
+        Adam and RMSProp turn an almost-zero drive into a full-size step whose sign depends on rounding. So
+        such a stack runs in float32 at least, and under autocast every layer but the last does.
+        """
+        return self.num_layers > 1 and not (self.rule is None or isinstance(self.rule, LinearRule))
 
     @abstractmethod
     def cell(self) -> Cell:
@@ -271,6 +285,9 @@ class RecurrentLayer(RuleOwner, ABC):
         """
         self.check_input(x)
         data, layout = Layout.read(x, self.batch_first)
+        feeds = self.feeds_adaptive_rules
+        narrow = data.dtype if feeds and data.dtype in (torch.float16, torch.bfloat16) else None
+        data = data if narrow is None else data.float()
         initial = self._initial_states(states, layout, data)
         if self._unchecked_states and states[0] is not None and not self.carry_momentum:
             self._warn_of_lost_momentum(states[0])
@@ -290,18 +307,26 @@ class RecurrentLayer(RuleOwner, ABC):
                         f"{type(self).__name__}: expected weight_hh{suffix} on {data.device}, as the input, "
                         f"got {weight_hh.device}; move the layer as a whole with .to(device)"
                     )
-                inputs, velocity = gate_input(
-                    layout.reverse(data) if direction else data,
-                    # Not get_parameter: functional_call and parametrizations put plain tensors here.
+                # Not get_parameter: functional_call and parametrizations put plain tensors here.
+                weight_ih, bias_ih = (
                     getattr(self, "weight_ih" + suffix),
                     getattr(self, "bias_ih" + suffix, None),
-                    weight_hh,
-                    getattr(self, "rule" + suffix, None),
-                    None if momentum is None else type(momentum)(*(m[k] for m in momentum)),
-                    layout.packed,
-                    self.carry_momentum,
                 )
-                output, *final = self._recur(inputs, initial[k], weight_hh, suffix)
+                if narrow is not None:
+                    weight_hh, weight_ih = weight_hh.float(), weight_ih.float()
+                    bias_ih = None if bias_ih is None else bias_ih.float()
+                with without_autocast(data.device) if feeds and layer < self.num_layers - 1 else _AS_IT_IS:
+                    inputs, velocity = gate_input(
+                        layout.reverse(data) if direction else data,
+                        weight_ih,
+                        bias_ih,
+                        weight_hh,
+                        getattr(self, "rule" + suffix, None),
+                        None if momentum is None else type(momentum)(*(m[k] for m in momentum)),
+                        layout.packed,
+                        self.carry_momentum,
+                    )
+                    output, *final = self._recur(inputs, initial[k], weight_hh, suffix)
                 outputs.append(layout.reverse(output) if direction else output)
                 finals.append(tuple(final))
                 momenta.append(velocity)
@@ -309,6 +334,9 @@ class RecurrentLayer(RuleOwner, ABC):
             if self.dropout and layer < self.num_layers - 1:
                 data = F.dropout(data, self.dropout, self.training)
 
+        if feeds:
+            data = data if narrow is None else data.to(narrow)
+            finals = [tuple(state.to(data.dtype) for state in final) for final in finals]
         last = tuple(layout.write_state(torch.stack(state)) for state in zip(*finals, strict=True))
         if self.carry_momentum:
             stacked = (torch.stack(tensors) for tensors in zip(*momenta, strict=True))
@@ -331,7 +359,7 @@ class RecurrentLayer(RuleOwner, ABC):
                 continue
             expected = (places, width) if layout.unbatched else (places, layout.batch, width)
             checks.check_state(type(self).__name__, name, state, expected, self._tensor("weight_ih_l0"))
-            initial.append(layout.read_state(state).unbind())
+            initial.append(layout.read_state(state).to(data.dtype).unbind())
         return list(zip(*initial, strict=True))
 
     def _initial_momentum(self, momentum: RuleState, layout: Layout) -> RuleState:

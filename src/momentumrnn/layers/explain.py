@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
@@ -10,6 +13,7 @@ from momentumrnn.kernels.problem import Problem
 from momentumrnn.layers.base import RecurrentLayer
 from momentumrnn.rules import Rule
 from momentumrnn.rules.adam import has_kernels
+from momentumrnn.rules.scan import without_autocast
 
 __all__ = ["explain"]
 
@@ -44,21 +48,33 @@ def explain(layer: RecurrentLayer, x: Tensor | PackedSequence) -> str:
         raise TypeError(f"explain: expected an RNN, LSTM or GRU of momentumrnn, got {type(layer).__name__}")
     layer.check_input(x)
     rule = layer.rule
-    weight = layer.all_weights[0][0]
+    weight = given = layer.all_weights[0][0]
+    if layer.feeds_adaptive_rules and weight.dtype in (torch.float16, torch.bfloat16):
+        weight = weight.float()
     behind = "" if rule is None else f" with {rule}"
     one_step = isinstance(x, Tensor) and x.shape[1 if x.dim() == 3 and layer.batch_first else 0] == 1
     batch = _batch(layer, x)
-    lines = [f"{type(layer).__name__}({layer.extra_repr()}){behind}, {weight.dtype!s} on {weight.device}"]
+    lines = [f"{type(layer).__name__}({layer.extra_repr()}){behind}, {given.dtype!s} on {given.device}"]
     for suffix, width in layer.places():
         if not type(layer)._recur.__module__.startswith(__package__):
             own = f"the recurrence of {type(layer).__name__} itself, which no backend replaces"
             lines.append(f"  {suffix[1:]}: {own}, {_what(rule, width, layer, weight)}")
             continue
-        problem = Problem.of(
-            layer.cell(), factored_by(rule), weight, bool(layer.proj_size), one_step, layer.hidden_size, batch
-        )
-        lines.append(f"  {suffix[1:]}: {kernels.choose(problem).name}, {_what(rule, width, layer, weight)}")
-        lines += [f"    not {name}: {reason}" for name, reason in kernels.reasons(problem)]
+        widened = layer.feeds_adaptive_rules and not suffix.startswith(f"_l{layer.num_layers - 1}")
+        with without_autocast(weight.device) if widened else nullcontext():
+            problem = Problem.of(
+                layer.cell(),
+                factored_by(rule),
+                weight,
+                bool(layer.proj_size),
+                one_step,
+                layer.hidden_size,
+                batch,
+            )
+            lines.append(
+                f"  {suffix[1:]}: {kernels.choose(problem).name}, {_what(rule, width, layer, weight)}"
+            )
+            lines += [f"    not {name}: {reason}" for name, reason in kernels.reasons(problem)]
     return "\n".join(lines)
 
 

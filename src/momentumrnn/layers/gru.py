@@ -109,4 +109,4 @@ class GRU(RecurrentLayer):
         self, inputs: GateInput, states: tuple[Tensor, ...], weight_hh: Tensor, suffix: str
     ) -> tuple[Tensor, ...]:
         (h_0,) = states
-        return kernels.gru(inputs, h_0, weight_hh, self._tensor_if_any("bias_hh" + suffix))
+        return kernels.gru(inputs, h_0, weight_hh, self._tensor_like(weight_hh, "bias_hh" + suffix))

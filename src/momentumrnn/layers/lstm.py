@@ -174,7 +174,7 @@ class LSTM(RecurrentLayer):
             h_0,
             c_0,
             weight_hh,
-            self._tensor_if_any("bias_hh" + suffix),
-            self._tensor("weight_hr" + suffix) if self.proj_size else None,
+            self._tensor_like(weight_hh, "bias_hh" + suffix),
+            self._tensor_like(weight_hh, "weight_hr" + suffix),
             self.forget_gate,
         )

@@ -180,6 +180,8 @@ class OrthogonalRNN(OrthogonalWeights, RecurrentLayer):
     def _recur(
         self, inputs: GateInput, states: tuple[Tensor, ...], weight_hh: Tensor, suffix: str
     ) -> tuple[Tensor, ...]:
-        bias_hh = self._tensor_if_any("bias_hh" + suffix)
+        bias_hh = self._tensor_like(weight_hh, "bias_hh" + suffix)
         (h_0,) = states
-        return kernels.rnn(inputs, h_0, weight_hh, bias_hh, "modrelu", self._tensor("modrelu_bias" + suffix))
+        return kernels.rnn(
+            inputs, h_0, weight_hh, bias_hh, "modrelu", self._tensor_like(weight_hh, "modrelu_bias" + suffix)
+        )

@@ -147,7 +147,7 @@ class RNN(RecurrentLayer):
     def _recur(
         self, inputs: GateInput, states: tuple[Tensor, ...], weight_hh: Tensor, suffix: str
     ) -> tuple[Tensor, ...]:
-        bias_hh = self._tensor_if_any("bias_hh" + suffix)
-        modrelu_bias = self._tensor_if_any("modrelu_bias" + suffix)
+        bias_hh = self._tensor_like(weight_hh, "bias_hh" + suffix)
+        modrelu_bias = self._tensor_like(weight_hh, "modrelu_bias" + suffix)
         (h_0,) = states
         return kernels.rnn(inputs, h_0, weight_hh, bias_hh, self.nonlinearity, modrelu_bias)
