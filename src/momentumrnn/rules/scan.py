@@ -186,7 +186,12 @@ def _scan(
         # No chunk starts at the last end; in a graph it is there all the same, for a size of two.
         wanted = chunks if open_ended else chunks - 1
         through = from_start[:, -1] if constant else from_start[:wanted, -1]
-        ends = _scan(through, y[:wanted, -1], initial, constant=constant, careful=careful, level=level + 1)
+        # The ends of finite inputs are finite unless they overflow. That is treated only where this code runs
+        # after a failed check: elsewhere it would slow down every call.
+        careful_of_ends = careful and _readable(x)
+        ends = _scan(
+            through, y[:wanted, -1], initial, constant=constant, careful=careful_of_ends, level=level + 1
+        )
         first = torch.zeros_like(ends[:1]) if initial is None else initial.expand_as(ends[0]).unsqueeze(0)
         y = torch.addcmul(y, from_start.to(x.dtype), torch.cat([first, ends])[:chunks].unsqueeze(1))
     elif initial is not None:
@@ -231,16 +236,22 @@ def _without_infinite(
 
     The product multiplies zeros with later inputs, and 0 · inf is NaN: it would reach back in time.
     """
-    finite = torch.where(torch.isfinite(x), x, 0.0)
-    rest = ((x - finite).detach() * gain).cumsum(0)
-    before = torch.zeros_like(rest[:1])
-    if initial is not None:
-        clean = torch.where(torch.isfinite(initial), initial, 0.0)
-        before = before + (initial - clean).detach()
-        initial, rest = clean, rest + before
-    # What is not finite stays so: an infinity until it meets an opposite one, or a decay of zero.
-    met = torch.where(decay == 0.0, torch.cat([before, rest])[: x.shape[0]] * 0.0, 0.0)
-    return finite, initial, (rest + met.cumsum(0)).detach()
+    finite = torch.nan_to_num(x, 0.0, 0.0, 0.0)
+    outside = (x - finite).detach() * gain
+    if initial is None:
+        before = torch.zeros_like(outside[:1])
+    else:
+        clean = torch.nan_to_num(initial, 0.0, 0.0, 0.0)
+        before = (initial - clean).detach().unsqueeze(0)
+        initial = clean
+    # An infinity stays until an opposite one makes it NaN, which has met both. Counted in integers: sums of
+    # floating point numbers have no deterministic implementation on CUDA.
+    seen = torch.cat([before, outside])
+    above, below = torch.stack((~(seen <= 0.0), ~(seen >= 0.0))).cumsum(1, dtype=torch.int32) > 0
+    rest = torch.where(above, math.inf, 0.0) + torch.where(below, -math.inf, 0.0)
+    # A decay of zero makes it NaN, too.
+    lost = ((decay == 0.0) & (above | below)[: x.shape[0]]).cumsum(0, dtype=torch.int32) > 0
+    return finite, initial, torch.where(lost, math.nan, rest[1:]).to(x.dtype)
 
 
 def _readable(x: Tensor) -> bool:
