@@ -181,7 +181,9 @@ def _scan(
         from_start, from_inputs = _powers(decay, blocks.shape[1])
     else:
         from_start, from_inputs = _products(decay, open_ended)
-    y = _apply((from_inputs * gain).to(x.dtype), blocks)
+    if isinstance(gain, Tensor) or gain != 1.0:
+        from_inputs = from_inputs * gain
+    y = _apply(from_inputs.to(x.dtype), blocks)
     if not one_chunk:
         # No chunk starts at the last end; in a graph it is there all the same, for a size of two.
         wanted = chunks if open_ended else chunks - 1
