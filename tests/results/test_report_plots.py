@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from momentumrnn.analysis import GradientHistory
+from momentumrnn.data.adding import draw_adding
 from momentumrnn.results import build_report, find_runs
 from momentumrnn.results.gradient_records import gradient_file
 from momentumrnn.results.plots import look, render
@@ -44,8 +45,11 @@ def test_training_at_the_left_test_at_the_right(tmp_path):
     drawing = adding(tmp_path, [[0.2, 0.1], [0.4, 0.2]])
     left, right = drawing.figure.axes
     assert (left.get_ylabel(), right.get_ylabel()) == ("training loss", "test loss")
-    for axes in (left, right):
+    test = draw_adding(1024, 100, (0, 0, 2))[1].double()
+    # Each epoch of training draws other sequences; the test is always the same.
+    for axes, value in ((left, 1 / 6), (right, (test - 1).square().mean())):
         curve, baseline = axes.lines
+        np.testing.assert_allclose(baseline.get_ydata(), value)
         np.testing.assert_allclose(curve.get_ydata(), [0.3, 0.15])
         assert curve.get_label() == "LSTM (2 of 20)"
         assert baseline.get_label() == "always saying 1"

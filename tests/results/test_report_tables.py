@@ -115,7 +115,8 @@ def test_the_loss_of_training_beside_what_can_be_had_without_learning(tmp_path):
     write_run(tmp_path / "adding-750-adam-lstm-128-seed-0", recipe, made)
     table = tables(tmp_path)[2]
     assert row(table, "AdamLSTM")[1:] == ("1", "0.0071", "0.006", "+0.0011", "0.1000", "2")
-    assert row(table, "always saying 1")[1:] == ("–", "0.1667", "–", "–", "0.1667", "–")
+    # On the training sequences of the second epoch, and on the test sequences.
+    assert row(table, "always saying 1")[1:] == ("–", "0.1688", "–", "–", "0.1532", "–")
     assert row(table, "DTRIV")[2:4] == ("not run", "–")
 
 

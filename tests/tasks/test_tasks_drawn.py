@@ -63,6 +63,8 @@ def test_the_memoryless_guess_costs_what_is_said():
     assert score.loss.item() == pytest.approx(10 * math.log(8) / 50, rel=1e-6)
     assert score.loss.item() == pytest.approx(task.baseline().value, rel=1e-6)
     assert score.metric_sum.item() == pytest.approx(64 * task.baseline().value, rel=1e-6)
+    for other in ("validation", "test"):
+        assert task.baseline(other).value == task.baseline("training", batches.sampling, 1).value
     assert memoryless_loss(2000) == pytest.approx(0.010294, abs=1e-6)
 
 
@@ -77,11 +79,31 @@ def test_who_remembers_pays_nothing():
     assert task.score(wrong, batch).loss.item() == pytest.approx(1e4 * 5 / 100, rel=1e-3)
 
 
-def test_always_saying_one_costs_a_sixth():
-    task, batches = loaded("adding")
-    scores = [task.score(torch.ones_like(b.targets), b) for b in batches.evaluation("test")]
-    assert sum(score.metric_sum for score in scores).item() / 1024 == pytest.approx(1 / 6, rel=0.1)
+def guessed(task, batches, guess):
+    """What a guess costs by the score of the task, over some batches."""
+    scored = [(task.score(guess(batch), batch), batch.weight) for batch in batches]
+    return sum(score.metric_sum.item() for score, _ in scored) / sum(weight for _, weight in scored)
+
+
+@pytest.mark.parametrize("length", [2, 20, 750])
+def test_always_saying_one_costs_what_is_said_on_the_same_sequences(length):
+    task, batches = loaded("adding", length=length, seed=3, size=9, eval_size=100)
+    for part in ("validation", "test"):
+        cost = guessed(task, batches.evaluation(part), lambda batch: torch.ones_like(batch.targets))
+        assert task.baseline(part).value == pytest.approx(cost, rel=1e-6)
+        assert task.baseline(part, batches.sampling, 2).value == task.baseline(part).value
+        # A thousand sequences are no expectation.
+        assert abs(cost - 1 / 6) > 1e-4
+    for epoch in (1, 2):
+        cost = guessed(task, batches.training(epoch, 0), lambda batch: torch.ones_like(batch.targets))
+        assert task.baseline("training", batches.sampling, epoch).value == pytest.approx(cost, rel=1e-6)
+
+
+def test_the_baseline_of_adding_over_750_steps():
+    task = build_task("adding", length=750)
+    assert task.baseline("test").value == pytest.approx(0.1532, abs=5e-5)
     assert task.baseline().value == CONSTANT_LOSS == 1 / 6
+    task, batches = loaded("adding")
     batch = next(batches.training(1, 0))
     assert task.score(batch.targets, batch).loss.item() == 0
 

@@ -77,7 +77,7 @@ def train_one(
         return
     if result.already_finished:
         print(f"{folder} holds this run, finished; nothing was done")
-    for line in outcome(result, recipe.task().baseline()):
+    for line in outcome(result, recipe.task().baseline("training", recipe.sampling(), len(result.history))):
         print(line)
 
 
@@ -98,7 +98,7 @@ def outcome(result: RunResult, baseline: Baseline | None = None) -> list[str]:
 
     Args:
         result: The run.
-        baseline: What can be had without learning.
+        baseline: What can be had without learning on the sequences of the last epoch.
     """
     lines = []
     honest, best = best_validation_epoch(result.history), best_test_epoch(result.history)

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from momentumrnn.results.numbers import NOTHING, show_difference, show_number, show_range, show_spread
-from momentumrnn.results.quantities import Quantity, digits_of, quantities_of
+from momentumrnn.results.numbers import NOTHING, show_difference, show_range, show_spread
+from momentumrnn.results.quantities import Quantity, quantities_of
 from momentumrnn.results.rows import NOT_RUN, NOTHING_YET, UNFINISHED, PanelResult, RowResult
 from momentumrnn.results.table import Table
 from momentumrnn.training.experiments import Panel
@@ -27,11 +27,14 @@ def results_table(panel: PanelResult, title: str) -> Table:
         if quantity in compared:
             headings.extend(["paper", "ours −\npaper's"])
     rows = [_cells(row, quantities, compared) for row in panel.rows]
-    baseline = panel.baseline
-    if baseline is not None:
-        learned_nothing = show_number(panel.metric.scale * baseline.value, digits_of(panel.metric))
-        cells = {quantity: learned_nothing for quantity in quantities if quantity.metric == panel.metric}
-        rows.append(_line(baseline.name, NOTHING, cells, {}, NOTHING, quantities, compared))
+    learned_nothing = {quantity: panel.baseline(quantity.part) for quantity in quantities}
+    cells = {
+        quantity: show_spread(found[1].mean, found[1].std, quantity.digits)
+        for quantity, found in learned_nothing.items()
+        if found is not None
+    }
+    names = dict.fromkeys(found[0] for found in learned_nothing.values() if found is not None)
+    rows.extend(_line(name, NOTHING, cells, {}, NOTHING, quantities, compared) for name in names)
     return Table(title, (*headings, "epochs"), tuple(rows), tuple(_notes(panel, quantities)))
 
 

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from momentumrnn.results.numbers import show_range
 from momentumrnn.results.runs import RunRecord, group_runs, metric_of
 from momentumrnn.tasks import Metric
-from momentumrnn.tasks.contract import ACCURACY, LOSS
+from momentumrnn.tasks.contract import ACCURACY, LOSS, AnyPart
 from momentumrnn.training.files import write_atomically
 from momentumrnn.training.history import Epoch
 
@@ -42,7 +42,7 @@ UNESCAPED = re.compile(r"(?<!\\)\$")
 def convergence_figure(runs: Sequence[RunRecord], title: str) -> Figure:
     """Validation metric against epoch: a mean line a model, a band of one standard deviation over seeds.
 
-    What can be had without learning, where it is known, is a dotted line.
+    What can be had without learning on the same sequences, where it is known, is a dotted line.
 
     Args:
         runs: Any runs that are judged by one metric; where nothing was held out, the test takes the
@@ -62,7 +62,7 @@ def convergence_figure(runs: Sequence[RunRecord], title: str) -> Figure:
         return epoch.validation_metric if held_out else epoch.test_metric
 
     seeds = draw_curves(axes, group_runs(runs), value, metric, f"{part} {metric.name}")
-    _draw_baselines(axes, runs)
+    _draw_baselines(axes, runs, "validation" if held_out else "test")
     axes.set_title(f"{title}\n{_band(seeds)}", fontsize=12)
     axes.legend(
         loc="lower right" if metric.higher_is_better else "upper right", fontsize=11, handlelength=3.5
@@ -81,20 +81,20 @@ def training_figure(groups: Mapping[str, Sequence[RunRecord]], metric: Metric, t
         metric: What they are judged by.
         title: Above the plot.
     """
-    panels: list[tuple[str, Metric, Callable[[Epoch], float | None]]] = [
-        ("training loss", LOSS, lambda epoch: epoch.train_loss),
-        ("test loss", LOSS, lambda epoch: epoch.test_loss),
+    panels: list[tuple[AnyPart, str, Metric, Callable[[Epoch], float | None]]] = [
+        ("training", "training loss", LOSS, lambda epoch: epoch.train_loss),
+        ("test", "test loss", LOSS, lambda epoch: epoch.test_loss),
     ]
     if metric.higher_is_better:
-        panels.append((f"test {metric.name}", metric, lambda epoch: epoch.test_metric))
+        panels.append(("test", f"test {metric.name}", metric, lambda epoch: epoch.test_metric))
     figure = new_figure((4.7 * len(panels), 5.0))
     runs = [run for members in groups.values() for run in members]
     seeds: list[int] = []
-    for index, (name, shown, value) in enumerate(panels):
+    for index, (part, name, shown, value) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), index + 1)
         seeds += draw_curves(axes, groups, value, shown, name)
         if shown == metric:
-            _draw_baselines(axes, runs)
+            _draw_baselines(axes, runs, part)
     figure.suptitle(f"{title}\n{_band(seeds)}", fontsize=12)
     # Or an axis touches the name of the next one's.
     figure.set_layout_engine("constrained", wspace=0.05)
@@ -237,8 +237,9 @@ def _choose_scale(axes: Axes, means: Sequence[np.ndarray[tuple[int], np.dtype[np
     axes.set_ylim(bottom=values.min() / 2)
 
 
-def _draw_baselines(axes: Axes, runs: Sequence[RunRecord]) -> None:
-    for baseline in {run.recipe.task().baseline() for run in runs}:
+def _draw_baselines(axes: Axes, runs: Sequence[RunRecord], part: AnyPart) -> None:
+    # Every epoch of training draws other sequences: there the line is the expectation over all of them.
+    for baseline in {run.recipe.task().baseline(part) for run in runs}:
         if baseline is not None:
             axes.axhline(baseline.value, color="grey", linestyle="dotted", linewidth=1.5, label=baseline.name)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from momentumrnn.results.numbers import NOTHING, Spread, decimals
 from momentumrnn.results.runs import RunRecord, counted
 from momentumrnn.tasks import Metric
-from momentumrnn.tasks.contract import ACCURACY, LOSS
+from momentumrnn.tasks.contract import ACCURACY, LOSS, AnyPart
 from momentumrnn.training.history import Epoch, best_test_epoch, best_validation_epoch
 from momentumrnn.training.recipe import Recipe
 from momentumrnn.training.sections import PublishedSection
@@ -27,6 +27,7 @@ class Quantity:
         metric: What it is an amount of.
         of: From a history that is not empty to the number as it is shown, ``None`` where there is none.
         published: The key of ``PublishedSection`` that it stands beside.
+        part: The sequences that it is measured on.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Quantity:
     metric: Metric
     of: Callable[[Sequence[Epoch]], float | None]
     published: str | None = None
+    part: AnyPart = "test"
 
     @property
     def digits(self) -> int:
@@ -139,6 +141,7 @@ def quantities_of(metric: Metric) -> list[Quantity]:
             metric,
             lambda history: history[-1].train_loss,
             "train_loss",
+            "training",
         )
         return [final, test]
     if f"validation_{name}" not in PUBLISHED_KEYS:
@@ -150,6 +153,7 @@ def quantities_of(metric: Metric) -> list[Quantity]:
         metric,
         _scaled(metric, _best_validation),
         f"validation_{name}",
+        "validation",
     )
     return [validation, test]
 

@@ -98,14 +98,11 @@ COLUMNS = (
 
 
 def _panel_records(panel: PanelResult) -> Iterator[Record]:
-    baseline = panel.baseline
     for row in panel.rows:
         for quantity in quantities_of(panel.metric):
-            learned_nothing = (
-                panel.metric.scale * baseline.value
-                if baseline is not None and quantity.metric == panel.metric
-                else None
-            )
+            learned_nothing = [
+                panel.metric.scale * baseline.value for baseline in row.baselines(quantity.part)
+            ]
             yield {
                 **_about(row),
                 "quantity": quantity.key,
@@ -115,7 +112,7 @@ def _panel_records(panel: PanelResult) -> Iterator[Record]:
                 "published_std": quantity.published_std(row.recipe),
                 "source": row.recipe.published.source if quantity.published_values(row.recipe) else None,
                 "difference": list(differences(quantity, row)),
-                "baseline": learned_nothing,
+                "baseline": _finite(Spread(tuple(learned_nothing)).mean),
             }
     if panel.panel is not None and panel.panel.target is not None:
         yield from _time_records(panel, panel.panel.target)

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from momentumrnn.results.match import Placed
+from momentumrnn.results.numbers import Spread
 from momentumrnn.results.runs import RunRecord, counted, group_runs, label_models, show_data
 from momentumrnn.tasks import Baseline, Metric
+from momentumrnn.tasks.contract import AnyPart
 from momentumrnn.training.experiments import Panel, Row
 from momentumrnn.training.recipe import Recipe
 from momentumrnn.training.sections import DataSection
@@ -46,6 +48,18 @@ class RowResult:
         """How many numbers the model learns, where a run tells."""
         return self.runs[0].parameters if self.runs else None
 
+    def baselines(self, part: AnyPart) -> list[Baseline]:
+        """What can be had without learning on what the runs that count are compared on, where it is known.
+
+        Args:
+            part: Of training each run has sequences of its own: those of its last epoch. Where nothing was
+                run, the expectation over all sequences stands for them.
+        """
+        task = self.recipe.task()
+        runs = [run for run in self.counted if part == "training"]
+        found = [task.baseline(part, run.recipe.sampling(), len(run.history)) for run in runs]
+        return [baseline for baseline in found or [task.baseline(part)] if baseline is not None]
+
     def show_seeds(self) -> str:
         """How many seeds the numbers are over, and of how many where some are missing."""
         have = len(self.counted)
@@ -81,11 +95,23 @@ class PanelResult:
     panel: Panel | None = None
     smoke: bool = False
 
-    @property
-    def baseline(self) -> Baseline | None:
-        """What can be had without learning, where it is known and the same for all."""
-        found = {row.recipe.task().baseline() for row in self.rows}
-        return found.pop() if len(found) == 1 else None
+    def baseline(self, part: AnyPart) -> tuple[str, Spread] | None:
+        """What can be had without learning, where it is known for all and called alike.
+
+        Args:
+            part: The sequences that it is computed on.
+
+        Returns:
+            Its name, and its different values, as they are shown.
+        """
+        found = [row.baselines(part) for row in self.rows]
+        names = {baseline.name for baselines in found for baseline in baselines}
+        if len(names) != 1 or not all(found):
+            return None
+        # A row that was not run has but an expectation, and no numbers beside which it could stand.
+        run = [baselines for row, baselines in zip(self.rows, found, strict=True) if row.counted] or found
+        values = {baseline.value: None for baselines in run for baseline in baselines}
+        return names.pop(), Spread(tuple(self.metric.scale * value for value in values))
 
     @property
     def groups(self) -> dict[str, Sequence[RunRecord]]:

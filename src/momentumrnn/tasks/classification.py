@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from momentumrnn.data import Splits
 from momentumrnn.data.registry import ClassifiedDataset
-from momentumrnn.tasks.contract import ACCURACY, Batch, Batches, Part, Sampling, Score, Task
+from momentumrnn.tasks.contract import ACCURACY, AnyPart, Batch, Batches, Part, Sampling, Score, Task
 from momentumrnn.tasks.readouts import LastStepReadout
 
 
@@ -60,7 +60,9 @@ class Classification(Task):
     def score(self, outputs: Tensor, batch: Batch) -> Score:
         return Score(classification_loss(outputs, batch.targets), count_correct(outputs, batch.targets))
 
-    def baseline(self) -> None:
+    def baseline(
+        self, part: AnyPart = "training", sampling: Sampling | None = None, epoch: int | None = None
+    ) -> None:
         return None
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from momentumrnn.tasks.models import build_layer
 
 Part = Literal["validation", "test"]
+AnyPart = Literal["training", "validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Baseline(NamedTuple):
 
     Attributes:
         name: Such as ``a memoryless guess``.
-        value: Its metric.
+        value: Its metric, on the same sequences as the numbers it is compared with.
     """
 
     name: str
@@ -293,5 +294,14 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def baseline(self) -> Baseline | None:
-        """What can be had without learning, where that is known beforehand."""
+    def baseline(
+        self, part: AnyPart = "training", sampling: Sampling | None = None, epoch: int | None = None
+    ) -> Baseline | None:
+        """What can be had without learning, where that is known without reading data.
+
+        Args:
+            part: The sequences that the baseline is computed on.
+            sampling: How the batches of training are made.
+            epoch: The epoch of training, from 1. Without these two the baseline of training is the
+                expectation over all sequences that can be drawn. Validation and test do not depend on them.
+        """

@@ -74,7 +74,7 @@ class DrawnBatches(ABC):
             taken = (epoch - 1) * self._steps + step
             yield self._batch(*self.draw(self.sampling.batch_size, (self.sampling.seed, taken, TRAINING)))
 
-    def evaluation(self, part: Part) -> Iterator[Batch] | None:
+    def evaluation(self, part: Part) -> Iterator[Batch]:
         """All of a part, drawn anew each time: it comes out the same.
 
         Args:

@@ -15,7 +15,17 @@ from momentumrnn.data.registry import TextDataset
 from momentumrnn.data.text import END, IGNORED, Columns, TextSplits, draw_lengths
 from momentumrnn.data.text.streams import expected_length
 from momentumrnn.errors import RecipeError
-from momentumrnn.tasks.contract import PERPLEXITY, Batch, Batches, LayerChoice, Part, Sampling, Score, Task
+from momentumrnn.tasks.contract import (
+    PERPLEXITY,
+    AnyPart,
+    Batch,
+    Batches,
+    LayerChoice,
+    Part,
+    Sampling,
+    Score,
+    Task,
+)
 from momentumrnn.tasks.fingerprint import FINGERPRINT_FILE, fingerprint
 from momentumrnn.tasks.language_model import Dropouts, LanguageModel, LanguageOutputs
 from momentumrnn.tasks.models import build_layer, rule_arguments
@@ -141,7 +151,9 @@ class LanguageModelling(Task):
         loss = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum") / max(batch.weight, 1)
         return Score(loss, loss.detach().double() * batch.weight, self._penalty(outputs))
 
-    def baseline(self) -> None:
+    def baseline(
+        self, part: AnyPart = "training", sampling: Sampling | None = None, epoch: int | None = None
+    ) -> None:
         return None
 
     def _last_size(self, hidden_size: int) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from momentumrnn.data.registry import SpeechDataset
 from momentumrnn.data.speech import PaddedBatch, SpeechSplits
-from momentumrnn.tasks.contract import MSE, Batch, Batches, Part, Sampling, Score, Task
+from momentumrnn.tasks.contract import MSE, AnyPart, Batch, Batches, Part, Sampling, Score, Task
 from momentumrnn.tasks.fingerprint import FINGERPRINT_FILE, fingerprint
 from momentumrnn.tasks.readouts import EveryStepReadout
 
@@ -63,7 +63,9 @@ class SpeechPrediction(Task):
         loss = masked_mse(outputs, batch.targets, batch.mask, batch.weight)
         return Score(loss, loss.detach().double() * batch.weight)
 
-    def baseline(self) -> None:
+    def baseline(
+        self, part: AnyPart = "training", sampling: Sampling | None = None, epoch: int | None = None
+    ) -> None:
         return None
 
 
