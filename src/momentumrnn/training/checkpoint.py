@@ -116,6 +116,30 @@ def load_latest_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
+def has_checkpoints(folder: Path) -> bool:
+    """Whether there is a checkpoint, damaged or not.
+
+    Args:
+        folder: The folder of all checkpoints of a run.
+    """
+    return bool(_folders(folder))
+
+
+def read_history(folder: Path) -> list[dict[str, int | float | None]]:
+    """The rows of measured epochs in the latest checkpoint that is undamaged; none where all are damaged.
+
+    Args:
+        folder: The folder of all checkpoints of a run; nothing in it is changed.
+    """
+    for candidate in reversed(_folders(folder)):
+        try:
+            history: list[dict[str, int | float | None]] = load_checkpoint(candidate).state["history"]
+        except (CheckpointError, KeyError, TypeError):
+            continue
+        return history
+    return []
+
+
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read one checkpoint after comparing its checksums.
 

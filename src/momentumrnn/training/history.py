@@ -97,7 +97,7 @@ class RunResult:
     Attributes:
         folder: The run folder.
         history: What was measured.
-        finished: Whether every epoch of the recipe is in the history.
+        finished: Whether every epoch of the recipe is in the history, and in the checkpoint if there is one.
         already_finished: Whether the run was finished before it was asked for.
     """
 
@@ -170,7 +170,7 @@ def read_metrics(path: Path) -> tuple[Epoch, ...]:
         path: The CSV file.
 
     Raises:
-        CheckpointError: It holds something else.
+        CheckpointError: It holds something else, or epochs that do not follow one another from the first.
     """
     if not path.exists():
         return ()
@@ -178,12 +178,50 @@ def read_metrics(path: Path) -> tuple[Epoch, ...]:
         with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)
             metric = _metric_of(reader.fieldnames or ())
-            return tuple(_parse(row, metric) for row in reader)
+            history = tuple(_parse(row, metric) for row in reader)
+            _check_order(history)
+            return history
     except (ValueError, TypeError, csv.Error) as error:
         raise CheckpointError(
             f"{path}: cannot be read as metrics: {error}. Delete it, and momentumrnn train writes it anew "
             "from the run's checkpoint"
         ) from error
+
+
+def check_same(
+    path: Path, history: Sequence[Epoch], stored: Sequence[Mapping[str, int | float | None]]
+) -> None:
+    """Refuse metrics that are not those of a checkpoint, as far as both go.
+
+    One may be longer: a process killed between the two writes leaves the metrics behind, and a damaged last
+    checkpoint leaves the one before it.
+
+    Args:
+        path: The CSV file, for the error message.
+        history: What was read from it.
+        stored: The rows of the checkpoint, from ``Epoch.columns``.
+
+    Raises:
+        CheckpointError: A row of one is another in the other.
+    """
+    for row, expected in zip(history, stored, strict=False):
+        # As text, in which what is no number is equal to itself.
+        if repr(row.columns()) != repr(dict(expected)):
+            raise CheckpointError(
+                f"{path}: expected the row of epoch {row.epoch} that the run's checkpoint holds, got another "
+                "one. Either was edited, or copied from another run: delete the file, and momentumrnn train "
+                "writes it anew from the checkpoint"
+            )
+
+
+def _check_order(history: Sequence[Epoch]) -> None:
+    step = 0
+    for expected, row in enumerate(history, start=1):
+        if row.epoch != expected:
+            raise ValueError(f"expected the row of epoch {expected}, got that of epoch {row.epoch}")
+        if row.step <= step:
+            raise ValueError(f"epoch {row.epoch}: expected a step after {step}, got {row.step}")
+        step = row.step
 
 
 def _metric_of(columns: Sequence[str]) -> Metric:

@@ -283,7 +283,7 @@ class Loop:
         with restoring(self.run.path):
             self._take_up(*stored)
         # Killed between the two, a process leaves metrics an epoch behind the checkpoint; nobody was told.
-        written = self._write(lambda: len(self.run.history()))
+        written = self._write(lambda: self.run.check_history(stored[1]["history"]))
         self.untold = [] if written is None else self.history[written:]
         self._write(lambda: self.run.write_history(self.history, self.task.metric))
 

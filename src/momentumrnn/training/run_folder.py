@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import Any
 
 from momentumrnn.errors import CheckpointError
 from momentumrnn.tasks import Metric
+from momentumrnn.training.checkpoint import has_checkpoints, read_history
 from momentumrnn.training.files import discard_unfinished, needing_disk, write_atomically, written
-from momentumrnn.training.history import Epoch, RunResult, read_metrics, write_metrics
+from momentumrnn.training.history import Epoch, RunResult, check_same, read_metrics, write_metrics
 from momentumrnn.training.lock import FolderLock
 from momentumrnn.training.recipe import Recipe
 from momentumrnn.training.toml_io import parse_toml, read_text
@@ -82,9 +83,37 @@ class RunFolder:
 
         Args:
             recipe: The run's recipe.
+
+        Raises:
+            CheckpointError: ``metrics.csv`` cannot be read, or contradicts the checkpoint.
+        """
+        history, epochs = self.history(), recipe.training.epochs
+        finished = len(history) >= epochs and self._checkpointed(history) >= epochs
+        return RunResult(self.path, history, finished)
+
+    def check_history(self, stored: Sequence[Mapping[str, int | float | None]]) -> int:
+        """Compare what was measured with what a checkpoint says of it.
+
+        Args:
+            stored: The checkpoint's rows.
+
+        Returns:
+            How many epochs ``metrics.csv`` holds.
+
+        Raises:
+            CheckpointError: They contradict each other.
         """
         history = self.history()
-        return RunResult(self.path, history, finished=len(history) >= recipe.training.epochs)
+        check_same(self.path / METRICS, history, stored)
+        return len(history)
+
+    def _checkpointed(self, history: Sequence[Epoch]) -> int:
+        # A run that was finished elsewhere and copied here without its checkpoints has but its metrics.
+        if not has_checkpoints(self.checkpoints):
+            return len(history)
+        stored = read_history(self.checkpoints)
+        check_same(self.path / METRICS, history, stored)
+        return len(stored)
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Refuse a folder that belongs to another run. The same recipe for more epochs is the same run.
