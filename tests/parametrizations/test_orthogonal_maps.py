@@ -113,6 +113,13 @@ def test_what_is_not_finite_stays_visible(value):
     assert not exponential(skew).isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_norm_of_more_than_64_bits_is_no_error(dtype):
+    """It is that of a run that diverges; what comes out means nothing, and training says so."""
+    skew = torch.tensor([[0.0, 1e25], [-1e25, 0.0]], dtype=dtype)
+    assert exponential(skew).shape == (2, 2)
+
+
 def test_entries_stand_row_by_row():
     places = torch.tensor([1, 2, 5])
     expected = torch.tensor([[0.0, 1.0, 2.0], [-1.0, 0.0, 3.0], [-2.0, -3.0, 0.0]])

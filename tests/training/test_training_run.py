@@ -357,6 +357,41 @@ def test_a_loss_that_is_not_finite(tiny, tmp_path, every_step, monkeypatch):
     assert RunFolder(folder).diverged() is None
 
 
+def orthogonal(recipe, model, *changes):
+    """The recipe with an orthogonal network without a rule in the place of its layer."""
+    rule = ("rule.momentum=none", "rule.step_size=none") if model in ("ExpRNN", "DTRIV") else ()
+    gone = (f"{key}=none" for key in ("model.init", "model.forget_bias", "optimizer.clip_norm"))
+    return recipe.override([f"model.name={model}", *rule, *gone, *changes])
+
+
+@pytest.mark.parametrize("model", ["ExpRNN", "DTRIV", "MomentumDTRIV"])
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_an_orthogonal_run_that_diverges(tiny, tmp_path, model, name):
+    """The entries of its skew-symmetric matrix grow beyond 64 bits, and stay finite."""
+    changes = [f"optimizer.name={name}", "optimizer.smoothing=none", "optimizer.lr_orthogonal=1e25"]
+    recipe = orthogonal(tiny, model, *changes)
+    with pytest.raises(DivergedError, match=r"step \d of epoch 1\. Try a smaller optimizer\.lr") as caught:
+        train(recipe, tmp_path / "diverged")
+    assert "a smaller optimizer.lr_orthogonal (now 1e+25)" in str(caught.value)
+    assert ("rule.step_size" in str(caught.value)) == (model == "MomentumDTRIV")
+
+
+def test_advice_names_what_the_run_has(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(classification, "classification_loss", lambda logits, _: logits.sum() * math.nan)
+    recipe = orthogonal(tiny, "DTRIV")
+    with pytest.raises(DivergedError) as caught:
+        train(recipe, tmp_path / "orthogonal")
+    lr = recipe.optimizer.lr
+    assert (
+        f"Try a smaller optimizer.lr (now {lr}), a smaller optimizer.lr_orthogonal (now {lr}) or a smaller "
+        "optimizer.clip_norm (none now). The metrics"
+    ) in str(caught.value)
+    with pytest.raises(DivergedError) as caught:
+        train(tiny, tmp_path / "lstm")
+    assert "lr_orthogonal" not in str(caught.value)
+    assert "or a smaller rule.step_size. The metrics" in str(caught.value)
+
+
 def test_the_bad_step_is_named_where_the_loss_is_read_late(tiny, tmp_path, monkeypatch):
     original, calls = classification.classification_loss, []
 

@@ -75,7 +75,8 @@ def _by_squaring(matrix: Tensor) -> Tensor:
         return result
     number = float(size)
     squarings = math.ceil(math.log2(number / enough)) if enough < number < math.inf else 0
-    result = _polynomial(matrix / 2**squarings)
+    # Not a whole number: torch takes none beyond 64 bits, and the norm of a diverging run has twice as many.
+    result = _polynomial(matrix * 2.0**-squarings)
     for _ in range(squarings):
         result = result @ result
     return result

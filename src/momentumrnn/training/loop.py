@@ -15,6 +15,7 @@ from torch import Tensor
 from momentumrnn.errors import CheckpointError, DivergedError
 from momentumrnn.tasks import Batches, Task
 from momentumrnn.tasks.contract import Part
+from momentumrnn.tasks.models import layer_options, rule_arguments
 from momentumrnn.training.averaging import Averaging
 from momentumrnn.training.carried_state import CarriedState
 from momentumrnn.training.checkpoint import (
@@ -245,11 +246,17 @@ class Loop:
 
     def _diverged(self, what: str) -> None:
         self._write(lambda: self.run.mark_diverged(what))
-        optimizer = self.recipe.optimizer
+        optimizer, model = self.recipe.optimizer, self.recipe.model.name
         clip = "none now" if optimizer.clip_norm is None else f"now {optimizer.clip_norm}"
+        remedies = [f"optimizer.lr (now {optimizer.lr})", f"optimizer.clip_norm ({clip})"]
+        if layer_options(model):
+            lr = optimizer.lr if optimizer.lr_orthogonal is None else optimizer.lr_orthogonal
+            remedies.insert(1, f"optimizer.lr_orthogonal (now {lr})")
+        if "step_size" in rule_arguments(model):
+            remedies.append("rule.step_size")
+        *others, last = (f"a smaller {remedy}" for remedy in remedies)
         raise DivergedError(
-            f"{what}. Try a smaller optimizer.lr (now {optimizer.lr}), a smaller optimizer.clip_norm "
-            f"({clip}) or a smaller rule.step_size. The metrics and checkpoints up to there are kept in "
+            f"{what}. Try {', '.join(others)} or {last}. The metrics and checkpoints up to there are kept in "
             f"{self.run.path}; another setting needs another folder (--out)"
         )
 
