@@ -1,23 +1,11 @@
 """Downloading files, believed only when their checksum is right."""
 
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from momentumrnn.data.idx import read_bytes
+from momentumrnn.data.idx import content_sha256
 from momentumrnn.errors import DataError, DataMissingError
-
-
-def content_sha256(path: Path) -> str:
-    """The checksum of a file's contents, decompressed.
-
-    Two gzip files of the same contents differ by how they were compressed; their contents do not.
-
-    Args:
-        path: The file, ``.gz`` or plain.
-    """
-    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 def fetch_files(files: Mapping[str, str], mirrors: Sequence[str], folder: Path) -> list[Path]:

@@ -21,6 +21,7 @@ SHA256 = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 VALIDATION_SIZE = 5_000
+COUNTS, PIXELS = {"train": 60_000, "t10k": 10_000}, 28 * 28
 
 
 def load_mnist(folder: Path, validation: int = VALIDATION_SIZE) -> Splits:
@@ -39,8 +40,8 @@ def load_mnist(folder: Path, validation: int = VALIDATION_SIZE) -> Splits:
         DataError: A file is damaged.
     """
     found: dict[Path, str] = {}
-    train = _read_part(folder, "train", 60_000, found)
-    test = _read_part(folder, "t10k", 10_000, found)
+    train = _read_part(folder, "train", found)
+    test = _read_part(folder, "t10k", found)
     _check_contents(found)
     if not 0 <= validation < len(train):
         raise DataError(f"mnist: expected 0 to {len(train) - 1} validation images, got {validation}")
@@ -81,7 +82,9 @@ def check_mnist(folder: Path) -> str:
     """
     for name, sha256 in SHA256.items():
         path = _find(folder, name)
-        read_idx(path, dimensions=3 if "images" in name else 1, expected_sha256=sha256)
+        count = COUNTS[name.partition("-")[0]]
+        dimensions, most = (3, count * PIXELS) if "images" in name else (1, count)
+        read_idx(path, dimensions, sha256, most)
     splits = load_mnist(folder, validation=0)
     return f"{len(splits.train)} training and {len(splits.test)} test images in {folder / 'mnist'}"
 
@@ -116,12 +119,13 @@ def _check_contents(found: Mapping[Path, str]) -> None:
         )
 
 
-def _read_part(folder: Path, part: str, count: int, found: dict[Path, str]) -> LabelledSequences:
+def _read_part(folder: Path, part: str, found: dict[Path, str]) -> LabelledSequences:
     # Both are looked for before either is read, so that a missing one is known at once.
     images_path = _find(folder, f"{part}-images-idx3-ubyte")
     labels_path = _find(folder, f"{part}-labels-idx1-ubyte")
-    images, found[images_path] = read_idx_and_sha256(images_path, dimensions=3)
-    labels, found[labels_path] = read_idx_and_sha256(labels_path, dimensions=1)
+    count = COUNTS[part]
+    images, found[images_path] = read_idx_and_sha256(images_path, 3, count * PIXELS)
+    labels, found[labels_path] = read_idx_and_sha256(labels_path, 1, count)
     if len(images) != len(labels):
         raise DataError(
             f"{images_path}: expected as many images as {labels_path} has labels, got {len(images)} images "

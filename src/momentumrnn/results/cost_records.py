@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from momentumrnn.errors import CheckpointError
+from momentumrnn.regular_files import open_regular, read_regular
 from momentumrnn.results.find import COST, COST_MACHINE
 
 
@@ -59,7 +60,7 @@ def read_costs(folder: Path) -> dict[tuple[str, str], Cost]:
     if not path.exists():
         return {}
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as stream:
             return {
                 (line["panel"], line["row"]): Cost(
                     line["panel"], line["row"], *(float(line[name] or math.nan) for name in NUMBERS)
@@ -96,7 +97,7 @@ def read_machine(folder: Path) -> dict[str, str]:
         folder: Where ``cost.json`` lies.
     """
     try:
-        told = json.loads((folder / COST_MACHINE).read_text(encoding="utf-8"))
+        told = json.loads(read_regular(folder / COST_MACHINE))
     except (OSError, ValueError):
         return {}
     return _flat(told) if isinstance(told, dict) else {}

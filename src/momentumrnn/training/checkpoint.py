@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from momentumrnn.errors import CheckpointError
+from momentumrnn.regular_files import open_regular, read_regular
 from momentumrnn.training.files import SCRATCH_SUFFIX, sync, write_atomically
 
 KEPT = 2
@@ -150,17 +151,18 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         CheckpointError: A file is missing, its checksum is wrong, or it cannot be read in spite of that.
     """
     try:
-        sums = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+        sums = json.loads(read_regular(folder / MANIFEST))["sha256"]
         for name in (WEIGHTS, STATE):
             if _sha256(folder / name) != sums[name]:
                 raise CheckpointError(f"{folder / name} is damaged: its checksum is not the manifest's")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} is damaged: {error}") from error
     try:
-        state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        with open_regular(folder / STATE) as stream:
+            state = torch.load(stream, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise TypeError(f"expected a dictionary, got {type(state).__name__}")
-        return Checkpoint(weights=safetensors.torch.load_file(folder / WEIGHTS), state=state)
+        return Checkpoint(safetensors.torch.load_file(folder / WEIGHTS), state)
     # Whatever readers of two formats think of; torch's words advise to read it unsafely.
     except Exception as error:
         raise CheckpointError(f"{folder} cannot be read ({type(error).__name__})") from error
@@ -198,5 +200,5 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

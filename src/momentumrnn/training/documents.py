@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from momentumrnn.errors import CheckpointError
+from momentumrnn.regular_files import read_regular
 from momentumrnn.tasks.fingerprint import FINGERPRINT_FILE, is_shorter
 from momentumrnn.training.files import needing_disk, write_atomically
 
@@ -16,11 +17,14 @@ def keep_documents(folder: Path, documents: Mapping[str, str]) -> None:
         documents: File name → text, from ``Task.documents``.
 
     Raises:
-        CheckpointError: There was another text in the beginning.
+        CheckpointError: There was another text in the beginning, or one cannot be read.
     """
     for name, text in documents.items():
         path = folder / name
-        present = path.read_bytes() if path.exists() else None
+        try:
+            present = read_regular(path) if path.exists() else None
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}); remove it") from error
         if present == text.encode("utf-8"):
             continue
         told = "" if present is None else present.decode("utf-8", "replace")

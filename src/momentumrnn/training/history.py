@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from momentumrnn.errors import CheckpointError
+from momentumrnn.regular_files import open_regular
 from momentumrnn.tasks.contract import ACCURACY, METRICS, Metric
 from momentumrnn.training.files import write_atomically
 
@@ -175,13 +176,13 @@ def read_metrics(path: Path) -> tuple[Epoch, ...]:
     if not path.exists():
         return ()
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as stream:
             reader = csv.DictReader(stream)
             metric = _metric_of(reader.fieldnames or ())
             history = tuple(_parse(row, metric) for row in reader)
             _check_order(history)
             return history
-    except (ValueError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         raise CheckpointError(
             f"{path}: cannot be read as metrics: {error}. Delete it, and momentumrnn train writes it anew "
             "from the run's checkpoint"

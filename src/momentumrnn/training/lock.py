@@ -17,7 +17,7 @@ class FolderLock:
 
     Raises:
         InUseError: On entering, when another process holds it.
-        CheckpointError: On entering, when the file system knows no locks.
+        CheckpointError: On entering, when the file system knows no locks, or something else has its name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,6 +25,12 @@ class FolderLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> "FolderLock":
+        # The file is emptied, so it must be no other one; and a pipe or device cannot be.
+        if self._path.is_symlink() or (self._path.exists() and not self._path.is_file()):
+            raise CheckpointError(
+                f"{self._path}: expected a regular file or none, got a link, a folder, a pipe or a device; "
+                "remove it"
+            )
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _lock(descriptor)

@@ -1,6 +1,7 @@
 """The folder of one run: all that is needed to go on with it and to report it."""
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from momentumrnn.errors import CheckpointError
+from momentumrnn.regular_files import check_regular, read_regular
 from momentumrnn.tasks import Metric
 from momentumrnn.training.checkpoint import has_checkpoints, read_history
 from momentumrnn.training.files import discard_unfinished, needing_disk, write_atomically, written
@@ -37,11 +39,42 @@ class RunFolder:
         self.best = path / "best.safetensors"
 
     def recipe(self) -> Recipe | None:
-        """The recipe this folder belongs to, ``None`` where it belongs to none."""
+        """The recipe this folder belongs to, ``None`` where it belongs to none.
+
+        Raises:
+            CheckpointError: The folder holds pipes, sockets, devices or links out of it.
+            RecipeError: It cannot be read.
+        """
         path = self.path / RECIPE
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
+        self._check_files()
         return Recipe.from_sections(parse_toml(read_text(path), str(path)), str(path))
+
+    def _check_files(self) -> None:
+        """Refuse what would be waited for, or read or written outside of this folder."""
+        home = self.path.resolve()
+        for path in self._entries():
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise CheckpointError(
+                    f"{path}: expected a file or folder of the run itself, got a link out of the run folder "
+                    f"(to {path.resolve()}); put the file itself there, or remove the link"
+                )
+            if path.exists() and not path.is_dir():
+                try:
+                    check_regular(path)
+                except OSError as error:
+                    raise CheckpointError(f"{path}: {error.strerror}; remove it") from error
+
+    def _entries(self) -> Iterator[Path]:
+        """What a run reads and writes; not what lies in folders that are none of its own."""
+        for path in self.path.iterdir():
+            yield path
+            if path in (self.checkpoints, self.tensorboard) and path.is_dir() and not path.is_symlink():
+                for inner in path.iterdir():
+                    yield inner
+                    if path == self.checkpoints and inner.is_dir() and not inner.is_symlink():
+                        yield from inner.iterdir()
 
     def history(self) -> tuple[Epoch, ...]:
         """What was measured so far."""
@@ -51,7 +84,7 @@ class RunFolder:
         """Versions, platform and command of every time the run was started, as far as they can be read."""
         path = self.path / VERSIONS
         try:
-            starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
+            starts = json.loads(read_regular(path))["starts"] if path.exists() else []
         except (OSError, ValueError, KeyError, TypeError):
             return []
         return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from momentumrnn.errors import RecipeError
+from momentumrnn.regular_files import read_regular
 
 Sections = dict[str, dict[str, Any]]
 
@@ -35,10 +36,10 @@ def read_text(path: Path) -> str:
         path: The file.
 
     Raises:
-        RecipeError: It is not UTF-8, or cannot be read.
+        RecipeError: It is not UTF-8, cannot be read, or is no regular file.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return read_regular(path).decode("utf-8")
     except (UnicodeDecodeError, OSError) as error:
         raise RecipeError(f"{path}: cannot be read as text: {error}") from error
 

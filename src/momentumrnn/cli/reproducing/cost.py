@@ -17,6 +17,7 @@ from momentumrnn.cli.benchmarking.turns import clock_of, time_in_turns, wait_for
 from momentumrnn.cli.reproducing.steps import Steps
 from momentumrnn.cli.reproducing.survey import recipe_of
 from momentumrnn.cli.reproducing.synthetic import synthetic_batch
+from momentumrnn.regular_files import read_regular
 from momentumrnn.results.cost_records import Cost, costs_to_csv, read_costs
 from momentumrnn.results.find import COST, COST_MACHINE
 from momentumrnn.training.experiments import Panel, Row, load_experiment
@@ -138,7 +139,7 @@ def _same_conditions(out: Path, machine: dict[str, str]) -> bool:
     """Whether a table that is there was measured on the same machine with the same versions."""
     path = out / COST_MACHINE
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(read_regular(path))
     except (OSError, ValueError):
         return False
     changing = ("date", "load before the start")

@@ -15,6 +15,7 @@ from momentumrnn.cli.reproducing.jobs import Job, Outcome, Stop
 from momentumrnn.cli.reproducing.local import LocalExecutor
 from momentumrnn.cli.reproducing.options import Options
 from momentumrnn.cli.reproducing.survey import Run, seconds_per_epoch
+from momentumrnn.regular_files import read_regular
 from momentumrnn.results.gradient_records import STEPS
 from momentumrnn.results.write import make_folder
 from momentumrnn.training.devices import choose_device
@@ -161,7 +162,7 @@ class _Aloud:
 
 def _read(path: Path) -> dict[str, Estimate]:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(read_regular(path))
         return {key: Estimate(**values) for key, values in stored.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         # Nothing is lost but some seconds.

@@ -23,6 +23,7 @@ from momentumrnn.cli.sweeping.axes import Axis, Range, Value
 from momentumrnn.cli.sweeping.definition import Definition
 from momentumrnn.cli.sweeping.trial import Outcome, Trial
 from momentumrnn.errors import CheckpointError
+from momentumrnn.regular_files import read_regular
 from momentumrnn.training.files import write_atomically
 from momentumrnn.training.lock import FolderLock
 
@@ -221,7 +222,10 @@ def _tidy(path: Path) -> None:
     # A process killed while writing leaves half a line, which the next one would be appended to, and a lock
     # that Optuna would wait for.
     if path.exists():
-        content = path.read_bytes()
+        try:
+            content = read_regular(path)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}); remove it") from error
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
             write_atomically(path, whole)

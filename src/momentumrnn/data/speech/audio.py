@@ -9,10 +9,15 @@ from numpy.typing import NDArray
 
 from momentumrnn.data.speech.promised import check_promised
 from momentumrnn.errors import DataError
+from momentumrnn.regular_files import open_regular
 
 RATE = 8_000
 # What is in memory at the recording's own rate; an hour of music is ten times its 8 kHz.
 SECONDS_AT_ONCE = 60
+# A small FLAC file can declare and hold years of silence. These hours take 2.8 GB at 8 kHz.
+MOST_HOURS = 12
+# Of recorders. The filter that changes a rate grows with it.
+HIGHEST_RATE = 768_000
 # Half the length of scipy's filter, in periods of the lower of the two rates.
 HALF_FILTER = 10
 
@@ -30,7 +35,7 @@ def read_recording(path: Path) -> Signal:
         float64 samples (n,), in [−1, 1] for whole-number formats, at 8 kHz.
 
     Raises:
-        DataError: The file is empty, cut off, cannot be read, or holds values that are not finite.
+        DataError: The file is empty, cut off, too long, cannot be read, or holds values that are not finite.
     """
     import soundfile
 
@@ -38,9 +43,10 @@ def read_recording(path: Path) -> Signal:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: expected a recording, got an empty file; remove it or copy it again")
         # Opened here: soundfile takes no name that is not UTF-8.
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             check_promised(path, file)
             with soundfile.SoundFile(file) as stream:
+                _check_size(path, stream)
                 signal = _read(stream)
     except (OSError, soundfile.SoundFileError) as error:
         # Without the description of the open file, which soundfile puts before it.
@@ -54,6 +60,15 @@ def read_recording(path: Path) -> Signal:
             f"{path}: expected finite samples, got some that are NaN or infinite; remove or repair this file"
         )
     return signal
+
+
+def _check_size(path: Path, stream: Any) -> None:
+    hours = stream.frames / stream.samplerate / 3600
+    if hours > MOST_HOURS or stream.samplerate > HIGHEST_RATE:
+        raise DataError(
+            f"{path}: expected at most {MOST_HOURS} hours at {HIGHEST_RATE:,} Hz or less, got {hours:,.1f} "
+            f"hours at {stream.samplerate:,} Hz by its header; divide or convert it, or remove it"
+        )
 
 
 def _read(stream: Any) -> Signal:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from momentumrnn.data.speech.features import FEATURES, SETTINGS, recording_features
+from momentumrnn.regular_files import check_regular, open_regular
 
 # Of a cache file; one of another form is another file.
 FORM = "frames, ends, contents"
@@ -60,7 +61,7 @@ def features_of(root: Path, names: Sequence[str], cache: Path) -> Features:
 
 
 def _sha256(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
@@ -85,6 +86,7 @@ def _read(path: Path, key: str) -> Features | None:
     if not path.exists():
         return None
     try:
+        check_regular(path)
         with safetensors.safe_open(path, "pt") as stored:
             told = stored.metadata() or {}
             found = Features(*(stored.get_tensor(name) for name in ("frames", "ends", "contents")))

@@ -37,7 +37,7 @@ def part_of(name: str) -> str:
 
 
 def files_in(root: Path) -> list[str]:
-    """The files in a folder and the folders in it, linked ones too.
+    """The files in a folder and the folders in it, linked ones too, without links that lead nowhere.
 
     Args:
         root: The folder.
@@ -51,7 +51,7 @@ def files_in(root: Path) -> list[str]:
         above = {folder.resolve(), *folder.resolve().parents}
         # A link to where it lies has no end.
         inside[:] = [each for each in inside if (folder / each).resolve() not in above]
-        found += [path for path in map(folder.joinpath, files) if path.is_file()]
+        found += [path for path in map(folder.joinpath, files) if path.exists()]
     return sorted(path.relative_to(root).as_posix() for path in found)
 
 

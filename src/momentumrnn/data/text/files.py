@@ -1,12 +1,14 @@
 """Text files for training, validation and test, as streams of word numbers."""
 
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 
 from torch import Tensor
 
 from momentumrnn.data.text.vocabulary import END, Vocabulary
 from momentumrnn.errors import DataError, DataMissingError
+from momentumrnn.regular_files import open_regular
 
 # Part → what its file may be called, alone or behind a name and a dot: ptb.train.txt, wiki.valid.tokens.
 NAMES = {"train": ("train",), "validation": ("valid", "validation"), "test": ("test",)}
@@ -51,7 +53,8 @@ def read_words(path: Path) -> list[str]:
     try:
         # Not splitlines(): it would also divide lines at rarer characters, such as U+0085. A byte order mark
         # would be part of the first word.
-        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+        with TextIOWrapper(open_regular(path), encoding="utf-8-sig") as stream:
+            lines = stream.read().removesuffix("\n").split("\n")
     except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path}: expected text in UTF-8, got {error}; convert it") from error
     words = [word for line in lines for word in (*line.split(), END)]
@@ -81,7 +84,7 @@ def find_texts(folder: Path) -> dict[str, Path]:
             for suffix in SUFFIXES
             for pattern in (f"{name}.{suffix}", f"*.{name}.{suffix}")
             for path in folder.glob(pattern)
-            if path.is_file() and not path.name.startswith(".")
+            if not path.is_dir() and not path.name.startswith(".")
         )
         wanted = " or ".join(f"{name}.txt" for name in names)
         if not files:

@@ -32,7 +32,7 @@ def find_penn(data: Path) -> Path:
         DataMissingError: They are not there.
     """
     for place in PLACES:
-        if all((data / place / f"ptb.{part}.txt").is_file() for part in SHA256):
+        if all((data / place / f"ptb.{part}.txt").exists() for part in SHA256):
             return data / place
     raise DataMissingError(
         f"ptb: looked for ptb.train.txt, ptb.valid.txt and ptb.test.txt in "
