@@ -7,10 +7,9 @@ import socket
 import struct
 import tracemalloc
 import wave
-
-import numpy as np
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 

@@ -356,6 +356,7 @@ def test_on_the_command_line(tmp_path):
         ({"nodes": 2}, "start this command on every one of them, with torchrun or srun"),
         ({"nodes": 2, "strategy": "ddp_spawn"}, "on one machine by itself; use ddp"),
         ({"device": "cuda", "devices": 99}, "more than there are"),
+        ({"devices": 1_000_000}, r"expected at most \d+ processes on \d+ CPU cores"),
     ],
 )
 def test_what_cannot_be_started(tmp_path, asked, expected):

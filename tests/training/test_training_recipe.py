@@ -524,3 +524,9 @@ def test_keys_are_taken_away():
 def test_what_is_published_belongs_to_the_paper_s_setting(change, kept):
     recipe = load_recipe("mnist-lstm-128")
     assert recipe.override([change]).published == (recipe.published if kept else type(recipe.published)())
+
+
+def test_a_stack_deeper_than_any_memory_is_refused():
+    recipe = load_recipe("digits-lstm")
+    with pytest.raises(RecipeError, match=r"model\.num_layers: expected 1 to 1000, got 10000000"):
+        recipe.override(["model.num_layers=10000000"])

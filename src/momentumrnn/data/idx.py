@@ -107,7 +107,7 @@ def read_idx_and_sha256(path: Path, dimensions: int, most: int | None = None) ->
     """
     with open_contents(path) as stream:
         header = _read_at_most(stream, 4 + 4 * dimensions)
-        shape = _parse_header(path, header, dimensions)
+        shape = _parse_header(path, bytes(header), dimensions)
         size = math.prod(shape)
         if most is not None and size > most:
             raise DataError(

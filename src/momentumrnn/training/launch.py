@@ -12,6 +12,7 @@ from momentumrnn.nearest import did_you_mean
 
 MOST_THREADS = 4096
 # Those of Fabric that keep all weights in every process, which is what checkpoints are made from.
+MOST_PROCESSES_PER_CORE = 8
 STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork")
 # What tells the processes of a run that was started by hand on several machines about each other.
 BY_HAND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
@@ -39,6 +40,12 @@ def check_launch(device: str, devices: int, nodes: int, strategy: str, threads: 
         raise BackendError(f"--strategy: there is no {strategy!r} here{hint}")
     if strategy in ("ddp_spawn", "ddp_fork") and (nodes > 1 or _started_elsewhere()):
         raise BackendError(f"--strategy {strategy}: starts processes on one machine by itself; use ddp")
+    cores = os.cpu_count() or 1
+    if device == "cpu" and devices > MOST_PROCESSES_PER_CORE * cores:
+        raise BackendError(
+            f"--devices {devices}: expected at most {MOST_PROCESSES_PER_CORE * cores} processes on {cores} CPU "
+            "cores; each of them holds the whole model"
+        )
     if device == "cuda" and devices > torch.cuda.device_count():
         raise BackendError(
             f"--devices {devices}: torch finds {torch.cuda.device_count()} CUDA devices here; ask for no "

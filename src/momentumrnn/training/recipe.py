@@ -211,7 +211,8 @@ class Recipe:
             "data.subset": at_least_one,
             "model.forget_bias": (math.isfinite, "a finite number"),
             "model.hidden_size": at_least_one,
-            "model.num_layers": at_least_one,
+            # Each is a module of its own: a thousand of them take seconds, ten million all memory there is.
+            "model.num_layers": (lambda x: 1 <= x <= 1000, "1 to 1000"),
             "model.dropout": below_one,
             "model.weight_dropout": below_one,
             "rule.momentum": below_one,
