@@ -50,8 +50,9 @@ def device(path):
 
 
 def linked_pipe(path):
-    os.mkfifo(path.with_name("pipe"))
-    path.symlink_to(path.with_name("pipe"))
+    target = path.with_name(f"{path.name}.pipe")
+    os.mkfifo(target)
+    path.symlink_to(target)
 
 
 def bound_socket(path):
@@ -91,7 +92,6 @@ def test_labels_of_mnist(tmp_path, irregular):
     (tmp_path / "mnist").mkdir()
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         make(tmp_path / "mnist" / f"{name}-ubyte")
-        (tmp_path / "mnist" / "pipe").unlink(missing_ok=True) if name != "train-images-idx3" else None
     for read in (load_mnist, check_mnist):
         with pytest.raises(DataError, match="train-images-idx3-ubyte: cannot be read"):
             read(tmp_path)

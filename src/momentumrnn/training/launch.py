@@ -43,8 +43,8 @@ def check_launch(device: str, devices: int, nodes: int, strategy: str, threads: 
     cores = os.cpu_count() or 1
     if device == "cpu" and devices > MOST_PROCESSES_PER_CORE * cores:
         raise BackendError(
-            f"--devices {devices}: expected at most {MOST_PROCESSES_PER_CORE * cores} processes on {cores} CPU "
-            "cores; each of them holds the whole model"
+            f"--devices {devices}: expected at most {MOST_PROCESSES_PER_CORE * cores} processes on {cores} "
+            "CPU cores; each of them holds the whole model"
         )
     if device == "cuda" and devices > torch.cuda.device_count():
         raise BackendError(

@@ -40,10 +40,12 @@ def read_recording(path: Path) -> Signal:
     import soundfile
 
     try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: expected a recording, got an empty file; remove it or copy it again")
         # Opened here: soundfile takes no name that is not UTF-8.
         with open_regular(path) as file:
+            if path.stat().st_size == 0:
+                raise DataError(
+                    f"{path}: expected a recording, got an empty file; remove it or copy it again"
+                )
             check_promised(path, file)
             with soundfile.SoundFile(file) as stream:
                 _check_size(path, stream)
