@@ -22,7 +22,7 @@ def assert_reset(module, rules, numbers):
         assert torch.equal(value, expected[name]), name
     for rule in rules:
         for name in rule.ranges:
-            value = getattr(rule, name).detach()
+            value = torch.as_tensor(getattr(rule, name)).detach()
             torch.testing.assert_close(value, torch.full_like(value, numbers[name]))
 
 
