@@ -139,7 +139,8 @@ def coefficients_of(rule: Adam | RMSProp, channels: int, dtype: torch.dtype, dev
     """Return μ, s, β and 1 - β of every channel, (4, C)."""
     momentum = rule.momentum if isinstance(rule, Adam) else 0.0
     # 1 - β apart from β: float32 would lose what is left of it.
-    values = (momentum, rule.step_size, rule.beta, 1.0 - rule.beta)
+    beta = rule.beta
+    values = (momentum, rule.step_size, beta, 1.0 - beta)
     if not (any(isinstance(value, Tensor) for value in values) or in_graph() or transforms()):
         return _fixed(values, channels, dtype, device)
 

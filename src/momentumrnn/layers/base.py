@@ -285,7 +285,7 @@ class RecurrentLayer(RuleOwner, ABC):
         """
         self.check_input(x)
         data, layout = Layout.read(x, self.batch_first)
-        feeds = self.feeds_adaptive_rules
+        feeds = self.num_layers > 1 and self.feeds_adaptive_rules
         narrow = data.dtype if feeds and data.dtype in (torch.float16, torch.bfloat16) else None
         data = data if narrow is None else data.float()
         initial = self._initial_states(states, layout, data)
