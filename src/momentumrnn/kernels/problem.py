@@ -91,7 +91,7 @@ class Problem(NamedTuple):
             recorded() and _inside_grad(),
             one_step,
             weight_hh.shape[-1] if hidden is None else hidden,
-            0 if torch.compiler.is_compiling() or traced() else batch,
+            batch if batch and not (torch.compiler.is_compiling() or traced()) else 0,
         )
 
 

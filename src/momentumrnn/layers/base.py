@@ -235,7 +235,8 @@ class RecurrentLayer(RuleOwner, ABC):
         return self._gates * self.hidden_size if rule is None else self.channels(rule)
 
     def _rule(self, suffix: str) -> Rule | None:
-        rule: Rule | None = getattr(self, "rule" + suffix, None)
+        modules: dict[str, Any] = self._modules
+        rule: Rule | None = modules.get("rule" + suffix)
         return rule
 
     def _tensor(self, name: str) -> Tensor:
@@ -295,6 +296,7 @@ class RecurrentLayer(RuleOwner, ABC):
 
         finals: list[tuple[Tensor, ...]] = []
         momenta: list[RuleState] = []
+        modules: Any = self._modules
         directions = self._directions
         for layer in range(self.num_layers):
             outputs = []
@@ -308,10 +310,8 @@ class RecurrentLayer(RuleOwner, ABC):
                         f"got {weight_hh.device}; move the layer as a whole with .to(device)"
                     )
                 # Not get_parameter: functional_call and parametrizations put plain tensors here.
-                weight_ih, bias_ih = (
-                    getattr(self, "weight_ih" + suffix),
-                    getattr(self, "bias_ih" + suffix, None),
-                )
+                weight_ih = getattr(self, "weight_ih" + suffix)
+                bias_ih = getattr(self, "bias_ih" + suffix) if self.bias else None
                 if narrow is not None:
                     weight_hh, weight_ih = weight_hh.float(), weight_ih.float()
                     bias_ih = None if bias_ih is None else bias_ih.float()
@@ -321,7 +321,8 @@ class RecurrentLayer(RuleOwner, ABC):
                         weight_ih,
                         bias_ih,
                         weight_hh,
-                        getattr(self, "rule" + suffix, None),
+                        # Not getattr, for which a plain layer would raise and catch an error.
+                        modules.get("rule" + suffix),
                         None if momentum is None else type(momentum)(*(m[k] for m in momentum)),
                         layout.packed,
                         self.carry_momentum,

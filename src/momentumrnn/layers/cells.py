@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,9 @@ class _RecurrentCell(RuleOwner, ABC):
     @property
     def rule(self) -> Rule | None:
         """The rule, or ``None``; assign another to exchange it."""
-        return cast(Rule | None, self._modules.get("rule"))
+        modules: dict[str, Any] = self._modules
+        rule: Rule | None = modules.get("rule")
+        return rule
 
     def _rule_names(self) -> dict[str, str]:
         return {"rule": "weight_ih"}
@@ -90,7 +92,8 @@ class _RecurrentCell(RuleOwner, ABC):
         """Check, run one step, and return the new states and the rule's new state."""
         owner = type(self).__name__
         # Once each: a step is so short that looking them up in the module shows.
-        weight_ih, rule = self.weight_ih, cast(Rule | None, self._modules.get("rule"))
+        weight_ih = self.weight_ih
+        rule: Any = self._modules.get("rule")
         checks.check_input(owner, x, self.input_size, weight_ih, (1, 2))
         batched = x.dim() == 2
         rows = x if batched else x.unsqueeze(0)

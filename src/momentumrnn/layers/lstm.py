@@ -175,6 +175,6 @@ class LSTM(RecurrentLayer):
             c_0,
             weight_hh,
             self._tensor_like(weight_hh, "bias_hh" + suffix),
-            self._tensor_like(weight_hh, "weight_hr" + suffix),
+            self._tensor_like(weight_hh, "weight_hr" + suffix) if self.proj_size else None,
             self.forget_gate,
         )
