@@ -27,7 +27,7 @@ def recurrent_layers() -> dict[str, type[nn.Module]]:
         for name, value in public.items()
         if isinstance(value, type)
         and issubclass(value, nn.Module)
-        and {"input_size", "hidden_size", "num_layers"} <= _argument_names(value)
+        and {"input_size", "hidden_size", "num_layers"} <= _argument_names(name)
     }
 
 
@@ -56,7 +56,7 @@ def rule_arguments(name: str) -> dict[str, bool]:
     Returns:
         Argument name → whether a recipe must give it.
     """
-    taken = _argument_names(find_layer(name))
+    taken = _argument_names(find_layer(name).__name__)
     return {argument: argument in COEFFICIENTS for argument in (*COEFFICIENTS, *OPTIONS) if argument in taken}
 
 
@@ -66,7 +66,7 @@ def takes_weight_dropout(name: str) -> bool:
     Args:
         name: A class name.
     """
-    return "weight_dropout" in _argument_names(find_layer(name))
+    return "weight_dropout" in _argument_names(find_layer(name).__name__)
 
 
 def layer_options(name: str) -> set[str]:
@@ -75,7 +75,7 @@ def layer_options(name: str) -> set[str]:
     Args:
         name: A class name.
     """
-    return set(LAYER_OPTIONS.values()) & _argument_names(find_layer(name))
+    return set(LAYER_OPTIONS.values()) & _argument_names(find_layer(name).__name__)
 
 
 def build_layer(
@@ -120,11 +120,12 @@ def build_layer(
         raise RecipeError(f"model {name}: {said}") from error
 
 
-def _argument_names(layer: type) -> set[str]:
+@functools.cache
+def _argument_names(name: str) -> frozenset[str]:
     # A named layer passes on what it does not take itself.
-    return {
-        name
-        for base in layer.__mro__
+    return frozenset(
+        argument
+        for base in getattr(momentumrnn, name).__mro__
         if issubclass(base, nn.Module)
-        for name in inspect.signature(base.__init__).parameters
-    }
+        for argument in inspect.signature(base.__init__).parameters
+    )
