@@ -245,9 +245,13 @@ class RecurrentLayer(RuleOwner, ABC):
         return value
 
     def _tensor_like(self, weight_hh: Tensor, name: str) -> Tensor | None:
-        """Return a tensor of the layer, if it has it, in the dtype that the recurrence runs in."""
+        """Return a tensor of the layer, if it has it; in float32 where the recurrence widened U to that."""
         value: Tensor | None = getattr(self, name, None)
-        return value if value is None or value.dtype is weight_hh.dtype else value.to(weight_hh.dtype)
+        if value is None or value.dtype is weight_hh.dtype:
+            return value
+        # One of another dtype than all the others stays, and is refused where it is used.
+        widened = value.dtype is self._tensor("weight_ih_l0").dtype
+        return value.to(weight_hh.dtype) if widened else value
 
     @property
     def feeds_adaptive_rules(self) -> bool:
