@@ -526,6 +526,42 @@ def test_what_is_published_belongs_to_the_paper_s_setting(change, kept):
     assert recipe.override([change]).published == (recipe.published if kept else type(recipe.published)())
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("digits-lstm", ["model.hidden_size=70000"], "at most 17,179,869,184 weights .* got 19,600,"),
+        (
+            "digits-lstm",
+            ["model.hidden_size=5000", "model.num_layers=1000"],
+            "at most 17,179,869,184 weights",
+        ),
+        (
+            "adding-100-lstm-128",
+            ["training.batch_size=100000000"],
+            "training.batch_size: 100,000,000 sequences",
+        ),
+        (
+            "adding-100-lstm-128",
+            ["data.length=10000000"],
+            "data.length: 1,024 sequences of data.length = 10,",
+        ),
+        (
+            "copying-100-lstm-128",
+            ["data.length=10000000"],
+            "data.length: 1,024 sequences of data.length = 10,",
+        ),
+    ],
+)
+def test_more_than_any_memory_is_refused(name, changes, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(name).override(changes)
+
+
+def test_the_largest_that_may_be_drawn():
+    recipe = load_recipe("adding-100-lstm-128")
+    assert recipe.override([f"data.length={2**21}"]).data.length == 2**21
+
+
 def test_a_stack_deeper_than_any_memory_is_refused():
     recipe = load_recipe("digits-lstm")
     with pytest.raises(RecipeError, match=r"model\.num_layers: expected 1 to 1000, got 10000000"):

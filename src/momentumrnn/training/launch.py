@@ -11,8 +11,9 @@ from momentumrnn.errors import BackendError
 from momentumrnn.nearest import did_you_mean
 
 MOST_THREADS = 4096
-# Those of Fabric that keep all weights in every process, which is what checkpoints are made from.
+# More than one process per core gains nothing, but lets a run of many processes be tried on a small machine.
 MOST_PROCESSES_PER_CORE = 8
+# Those of Fabric that keep all weights in every process, which is what checkpoints are made from.
 STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork")
 # What tells the processes of a run that was started by hand on several machines about each other.
 BY_HAND = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")

@@ -11,6 +11,7 @@ from torch import nn
 
 from momentumrnn.errors import RecipeError
 from momentumrnn.tasks import LayerChoice, Sampling, Task, build_task
+from momentumrnn.tasks.drawn import EVALUATION_SIZE
 from momentumrnn.tasks.initialisation import initialise_as_paper
 from momentumrnn.tasks.models import (
     LAYER_OPTIONS,
@@ -36,6 +37,12 @@ from momentumrnn.training.typed import build
 _BUILDABLE: set[Hashable] = set()
 MOST = torch.finfo(torch.float32).max
 Check = tuple[Callable[[Any], bool], str]
+
+
+# 64 GiB in float32, to which training adds gradients and what the optimizer keeps.
+MOST_WEIGHTS = 2**34
+# A number per time step is drawn in float64 before it becomes a batch: 16 GiB.
+MOST_DRAWN_STEPS = 2**31
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +80,9 @@ class Recipe:
         built = (self.data, self.model, self.rule, self.language)
         # A plan of hundreds of runs holds every layer once for each seed.
         if built not in _BUILDABLE:
-            self.initialise(task.build_layer(self.layer_choice(), device="meta"))
+            layer = task.build_layer(self.layer_choice(), device="meta")
+            self._check_weights(layer)
+            self.initialise(layer)
             _BUILDABLE.add(built)
 
     def task(self) -> Task:
@@ -266,6 +275,25 @@ class Recipe:
                 "optimizer.average_after: validation decides when averaging begins, and data.validation is 0"
             )
 
+    def _check_weights(self, layer: nn.Module) -> None:
+        weights = sum(parameter.numel() for parameter in layer.parameters())
+        if weights > MOST_WEIGHTS:
+            raise RecipeError(
+                f"model.hidden_size, model.num_layers: expected at most {MOST_WEIGHTS:,} weights of the "
+                f"recurrent layers together, got {weights:,}; choose smaller ones"
+            )
+
+    def _check_drawn_steps(self, length: int) -> None:
+        for key, sequences in (
+            ("data.length", EVALUATION_SIZE),
+            ("training.batch_size", self.training.batch_size),
+        ):
+            if (steps := length * sequences) > MOST_DRAWN_STEPS:
+                raise RecipeError(
+                    f"{key}: {sequences:,} sequences of data.length = {length:,} are drawn at once, expected "
+                    f"at most {MOST_DRAWN_STEPS:,} time steps, got {steps:,}; choose a smaller one"
+                )
+
     def _check_rule(self) -> None:
         name = self.model.name
         find_layer(name)
@@ -300,6 +328,8 @@ class Recipe:
 
     def _check_task(self, task: Task) -> None:
         drawn, steps = self.data.length is not None, self.training.steps_per_epoch
+        if self.data.length is not None:
+            self._check_drawn_steps(self.data.length)
         if drawn and steps is None:
             raise RecipeError(
                 f"training.steps_per_epoch: {self.data.name!r} is drawn without end; say how many steps an "
