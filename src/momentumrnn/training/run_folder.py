@@ -60,21 +60,20 @@ class RunFolder:
                     f"{path}: expected a file or folder of the run itself, got a link out of the run folder "
                     f"(to {path.resolve()}); put the file itself there, or remove the link"
                 )
-            if path.exists() and not path.is_dir():
+            if not path.is_dir():
+                # While a run is looked at, its process may delete an old checkpoint.
                 try:
                     check_regular(path)
+                except FileNotFoundError:
+                    continue
                 except OSError as error:
                     raise CheckpointError(f"{path}: {error.strerror}; remove it") from error
 
     def _entries(self) -> Iterator[Path]:
         """What a run reads and writes; not what lies in folders that are none of its own."""
-        for path in self.path.iterdir():
-            yield path
-            if path in (self.checkpoints, self.tensorboard) and path.is_dir() and not path.is_symlink():
-                for inner in path.iterdir():
-                    yield inner
-                    if path == self.checkpoints and inner.is_dir() and not inner.is_symlink():
-                        yield from inner.iterdir()
+        yield from self.path.iterdir()
+        for folder in (self.checkpoints, self.tensorboard, *_inside(self.checkpoints)):
+            yield from _inside(folder)
 
     def history(self) -> tuple[Epoch, ...]:
         """What was measured so far."""
@@ -255,6 +254,14 @@ def check_name(folder: Path) -> None:
         raise CheckpointError(
             f"--out {str(folder)!r}: expected a name in UTF-8, got bytes that are none; name another folder"
         )
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return [] if folder.is_symlink() or not folder.is_dir() else list(folder.iterdir())
+    except FileNotFoundError:
+        # A checkpoint that was deleted in between.
+        return []
 
 
 def _prolongs(wanted: Recipe, present: Recipe) -> bool:
