@@ -91,7 +91,8 @@ class Problem(NamedTuple):
             recorded() and _inside_grad(),
             one_step,
             weight_hh.shape[-1] if hidden is None else hidden,
-            batch if batch and not (torch.compiler.is_compiling() or traced()) else 0,
+            # A number that only a graph knows is asked nothing: it would become a condition of the graph.
+            batch if type(batch) is int and batch and not (torch.compiler.is_compiling() or traced()) else 0,
         )
 
 
