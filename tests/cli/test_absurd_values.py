@@ -53,7 +53,7 @@ def test_absurd_values_in_set(capsys, tmp_path, change, expected):
 @pytest.mark.parametrize("length", [10**18, 2**63 - 21])
 def test_sequences_longer_than_any_memory(capsys, recipe, length):
     told = error_of(capsys, "train", recipe, "--threads", 1, "--set", *DRAWN, f"data.length={length}")
-    assert "out of memory" in told
+    assert "out of memory" in told or "expected at most 2,147,483,648 time steps" in told
 
 
 @pytest.mark.parametrize(
