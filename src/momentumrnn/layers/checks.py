@@ -208,8 +208,8 @@ def check_momentum(
             f"{owner}: expected the momentum state of {type(rule).__name__}, a {kind.__name__}, or None "
             f"for the start; got {type(state).__name__}"
         )
-    for field, tensor in zip(kind._fields, state, strict=True):
-        expected = lead if field == "step" else (*lead, channels)
+    for field, shape in rule.state_shapes(channels).items():
+        tensor, expected = getattr(state, field), (*lead, *shape)
         if not isinstance(tensor, Tensor):
             raise TypeError(
                 f"{owner}: expected momentum state {field} to be a tensor, got {type(tensor).__name__}"

@@ -13,6 +13,7 @@ from momentumrnn.kernels.problem import autocasts
 from momentumrnn.rules import LinearRule, Rule, RuleState
 from momentumrnn.rules.adam import has_kernels
 from momentumrnn.rules.base import last_step
+from momentumrnn.rules.filters import FilterRule, initial_parts
 from momentumrnn.rules.scan import cumulative_decay, without_autocast
 
 __all__ = ["gate_input", "gate_input_of_a_step"]
@@ -50,10 +51,11 @@ def gate_input(
         return GateInput(x, weight_ih, bias_ih, packed=packed), None
     if rule.is_hooked():
         return _by_call(x, weight_ih, bias_ih, weight_hh, rule, state, packed)
-    if rule.learnable:
-        rule.check_device(weight_ih.device)
+    rule.check_device(weight_ih.device)
     if isinstance(rule, LinearRule) and rule.commutes:
         return _filtered_features(x, weight_ih, bias_ih, weight_hh, rule, state, packed, carry)
+    if isinstance(rule, FilterRule) and rule.commutes:
+        return _filtered_by_poles(x, weight_ih, bias_ih, weight_hh, rule, state, packed, carry)
     if has_kernels(rule) and (runner := kernels.rule_backend(weight_ih)) is not None:
         inputs, state = kernels.adaptive_rule(runner, x, weight_ih, bias_ih, rule, state, packed)
         if rule.velocity == "hidden":
@@ -106,8 +108,7 @@ def gate_input_of_a_step(
         return gate_input(x.unsqueeze(0), weight_ih, bias_ih, weight_hh, rule, state)
     if rule.is_hooked():
         return _by_call(x.unsqueeze(0), weight_ih, bias_ih, weight_hh, rule, state, None)
-    if rule.learnable:
-        rule.check_device(weight_ih.device)
+    rule.check_device(weight_ih.device)
     # No filter before W, though the rule commutes: for one step that saves nothing, and the new state
     # wants the product.
     d, state = rule.step(F.linear(x, weight_ih, bias_ih), state)
@@ -155,6 +156,56 @@ def _filtered_features(
     if packed is not None and fade is not None:
         fade = packed.pack(fade.expand(-1, packed.lengths.shape[0], -1))
     return GateInput(p.to(x.dtype), weight, None, fade, initial, packed), new_state
+
+
+def _filtered_by_poles(
+    x: Tensor,
+    weight_ih: Tensor,
+    bias_ih: Tensor | None,
+    weight_hh: Tensor,
+    rule: FilterRule,
+    state: RuleState,
+    packed: PackedRows | None,
+    carry: bool,
+) -> tuple[GateInput, RuleState]:
+    """Filter [x, 1] instead of W x + b; a state from before adds what is left of it in the gates' space."""
+    weight = weight_ih if bias_ih is None else torch.cat([weight_ih, bias_ih.unsqueeze(1)], dim=1)
+    features = x if packed is None else packed.pad(x)
+    features = features.to(torch.promote_types(x.dtype, torch.float32))
+    features = features if bias_ih is None else F.pad(features, (0, 1), value=1.0)
+    lengths = None if packed is None else packed.lengths
+    steps = features.shape[0] if lengths is None else lengths.unsqueeze(1)
+    poles = rule.poles()
+    before = initial_parts(rule, poles, state, torch.promote_types(weight.dtype, torch.float32))
+    filtered = features * rule.direct()
+    left: Tensor | None = None
+    last: list[list[Tensor]] = []
+    with without_autocast(x.device):
+        for pole, initial in zip(poles, before, strict=True):
+            u = pole.scan(features, None)
+            filtered = filtered + pole.seen(u)
+            if initial is not None:
+                count = torch.arange(1, features.shape[0] + 1, device=x.device).reshape(-1, 1, 1)
+                fading = pole.seen(pole.faded(initial, count))
+                left = fading if left is None else left + fading
+            if carry:
+                ends = [F.linear(last_step(part, lengths), weight.to(part.dtype)) for part in u]
+                if initial is not None:
+                    rest = pole.faded(initial, torch.as_tensor(steps, device=x.device))
+                    ends = [end + part for end, part in zip(ends, rest, strict=True)]
+                last.append([end * pole.scale for end in ends])
+    new_state = rule.join(last) if carry else None
+    filtered = (filtered if packed is None else packed.pack(filtered)).to(x.dtype)
+    if left is None:
+        return GateInput(filtered, _in_gates(rule, weight, weight_hh), packed=packed), new_state
+    d = F.linear(filtered, weight.to(filtered.dtype))
+    d = d + (left if packed is None else packed.pack(left)).to(d.dtype)
+    return GateInput(d, weight_hh if rule.velocity == "hidden" else None, packed=packed), new_state
+
+
+def _in_gates(rule: Rule, weight: Tensor, weight_hh: Tensor) -> Tensor:
+    """Return the matrix from filtered features to the gates; in hidden velocity U stands before it."""
+    return weight_hh @ weight if rule.velocity == "hidden" else weight
 
 
 def _filter(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from momentumrnn.errors import InputError
 from momentumrnn.rules.coefficients import Range
 from momentumrnn.rules.scan import cumulative_decay, linear_scan, linear_step
+from momentumrnn.rules.starts import Start, Unit
 
 __all__ = ["Learnable", "LinearRule", "Rule", "RuleState", "Velocity"]
 
@@ -41,10 +43,12 @@ class Rule(nn.Module, ABC):
             for each channel of the drive).
         state_type: the NamedTuple that the rule's state is.
         ranges: the range of each coefficient, by name.
+        starts: the kind of start for each channel that a coefficient can be given, by name.
     """
 
     state_type: ClassVar[type[Any]]
     ranges: ClassVar[dict[str, Range]]
+    starts: ClassVar[dict[str, type[Start]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -59,7 +63,7 @@ class Rule(nn.Module, ABC):
             # mypy takes any method put in another's place for a mistake.
             cls.step = Rule.step  # type: ignore[method-assign]
 
-    def __init__(self, start: dict[str, float], *, velocity: Velocity, learnable: Learnable) -> None:
+    def __init__(self, start: dict[str, Any], *, velocity: Velocity, learnable: Learnable) -> None:
         super().__init__()
         owner = type(self).__name__
         if velocity not in ("gate", "hidden"):
@@ -68,11 +72,13 @@ class Rule(nn.Module, ABC):
             raise ValueError(f'{owner}: expected learnable False, True or "channel", got {learnable!r}')
         self.velocity: Velocity = velocity
         self.learnable: Learnable = learnable
-        self._start = {
-            name: self.ranges[name].check(owner, name, value, self._is_learned(name))
-            for name, value in start.items()
-        }
-        # Of each learned coefficient: where its map is exact, and the raw parameter there.
+        # The numbers and starts given: what is fixed is read from here.
+        self._start: dict[str, Any] = {}
+        for name, value in start.items():
+            self._start[name] = self._checked(name, value)
+        self._has_spread = any(self._is_spread(name) for name in self._start)
+        self._all_fixed = not learnable and not self._has_spread
+        # Of each coefficient that is a tensor: where its map is exact, and the raw tensor there.
         self._anchors: dict[str, tuple[float, float]] = {}
         if learnable is True:
             self._make_learned(1)
@@ -93,15 +99,20 @@ class Rule(nn.Module, ABC):
         A ``LinearRule`` that runs in a way of its own is taken at its word, and not filtered instead.
         """
         as_linear = isinstance(self, LinearRule) and type(self).run is LinearRule.run
-        return as_linear and self.learnable != "channel"
+        return as_linear and not self.by_channel
+
+    @property
+    def by_channel(self) -> bool:
+        """Whether channels have coefficients of their own."""
+        return self.learnable == "channel" or self._has_spread
 
     def bind(
         self, channels: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Self:
         """Return a copy of its own, with fresh learned coefficients for ``channels`` channels."""
         copy = type(self)(**self.arguments(), velocity=self.velocity, learnable=self.learnable)
-        if self.learnable:
-            copy._make_learned(channels if self.learnable == "channel" else 1, device, dtype)
+        if self.learnable or self._has_spread:
+            copy._make_learned(channels if self.by_channel else 1, device, dtype)
         return copy
 
     def share_coefficients(self, other: Rule) -> None:
@@ -109,11 +120,16 @@ class Rule(nn.Module, ABC):
         self._start = other._start
 
     def reset_parameters(self) -> None:
-        """Put every learned coefficient back to the number it was given."""
-        if self._anchors:
-            self._anchor_at({name: self._start[name] for name in self._anchors})
-            for name, (_, raw) in self._anchors.items():
-                nn.init.constant_(getattr(self, f"raw_{name}"), raw)
+        """Put every learned coefficient back to the number it was given, and draw spread ones anew."""
+        if not self._anchors:
+            return
+        self._anchor_at({name: self._number(name) for name in self._anchors})
+        for name, (_, raw) in self._anchors.items():
+            tensor = getattr(self, f"raw_{name}")
+            if self._is_spread(name):
+                self._draw_(name, tensor)
+            else:
+                nn.init.constant_(tensor, raw)
 
     def arguments(self) -> dict[str, Any]:
         """Return the rule's own arguments, as its constructor takes them."""
@@ -121,7 +137,7 @@ class Rule(nn.Module, ABC):
 
     def description(self) -> str:
         """Return what a checkpoint's tensors do not hold of the rule, written as a call of its class."""
-        fixed = {name: value for name, value in self.arguments().items() if not self._is_learned(name)}
+        fixed = {name: value for name, value in self.arguments().items() if not self._is_tensor(name)}
         return f"{type(self).__name__}({self._written(fixed)})"
 
     def is_hooked(self) -> bool:
@@ -147,11 +163,11 @@ class Rule(nn.Module, ABC):
         torch multiplies a tensor of one element on another device without an error, in part with memory that
         was never written.
         """
-        for name, parameter in self._parameters.items():
-            if parameter is not None and parameter.device != device:
+        for name, tensor in (*self._parameters.items(), *self._buffers.items()):
+            if tensor is not None and tensor.device != device:
                 raise InputError(
                     f"{type(self).__name__}: expected {name} on {device}, as the weights and the input, got "
-                    f"{parameter.device}; move the layer as a whole with .to(device)"
+                    f"{tensor.device}; move the layer as a whole with .to(device)"
                 )
 
     @abstractmethod
@@ -191,6 +207,10 @@ class Rule(nn.Module, ABC):
         merged = (torch.cat(fields) for fields in zip(*last, strict=True))
         return torch.cat(outputs, dim=1), self.state_type(*merged)
 
+    def state_shapes(self, channels: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each tensor of the state behind its batch."""
+        return {name: () if name == "step" else (channels,) for name in self.state_type._fields}
+
     def as_state(self, state: Any) -> Any:
         """Return a plain tuple or list of as many tensors as the rule's ``state_type``; others as they are.
 
@@ -213,26 +233,28 @@ class Rule(nn.Module, ABC):
         return gate_input.squeeze(0), state
 
     def coefficient(self, name: str) -> float | Tensor:
-        """Return a coefficient as it is now: a number if fixed, a 0-dim or (C,) tensor if learned.
+        """Return a coefficient as it is now: a number, or a tensor, 0-dim or (C,), if learned or spread.
 
         Raises:
-            RuntimeError: ``learnable="channel"`` and the rule was never bound to a channel count.
+            RuntimeError: there is one for each channel, and the rule was never bound to a channel count.
         """
+        if self._all_fixed or not self._is_tensor(name):
+            value: float = self._number(name)
+            return value
         at = self.ranges[name].at
-        if not self.learnable or at is None:
-            return self._start[name]
+        assert at is not None
         # Not get_parameter: torch.func.functional_call puts plain tensors in the parameters' places.
         raw: Tensor | None = getattr(self, f"raw_{name}", None)
         if raw is None:
             raise RuntimeError(
-                f'{type(self).__name__}(learnable="channel") does not know its channels yet; '
+                f"{type(self).__name__}({self.extra_repr()}) does not know its channels yet; "
                 "call rule.bind(channels) first, or give the rule to a layer"
             )
         if raw.dtype in (torch.float16, torch.bfloat16):
             raw = raw.float()
         anchor, raw_anchor = self._anchors[name]
-        value = at(anchor, raw_anchor, raw)
-        return value if self.learnable == "channel" else value.reshape(())
+        values = at(anchor, raw_anchor, raw)
+        return values if self.by_channel else values.reshape(())
 
     def set_coefficient(self, name: str, value: float) -> None:
         """Set a fixed coefficient, for every rule that it is shared with.
@@ -243,15 +265,69 @@ class Rule(nn.Module, ABC):
             TypeError: no number.
         """
         owner = type(self).__name__
-        if self._is_learned(name):
+        if self._is_tensor(name):
+            kind = "learned" if self.learnable else "spread over channels"
             raise AttributeError(
-                f"{owner}: {name} is learned and cannot be set to a number; change the parameter "
-                f"raw_{name}, or give the layer a new rule: layer.rule = rules.{owner}(…)"
+                f"{owner}: {name} is {kind} and cannot be set to a number; change the tensor raw_{name}, or "
+                f"give the layer a new rule: layer.rule = rules.{owner}(…)"
             )
-        self._start[name] = self.ranges[name].check(owner, name, value, learned=False)
+        value = self._checked(name, value)
+        if isinstance(value, Start):
+            raise TypeError(f"{owner}: {name} should be a number, got {value}; give it to a new rule")
+        self._start[name] = value
+
+    def _checked(self, name: str, value: Any) -> Any:
+        owner = type(self).__name__
+        if not isinstance(value, Start):
+            return self.ranges[name].check(owner, name, value)
+        if not isinstance(value, self.starts.get(name, ())):
+            known = [f"{name}={kind.__name__}" for name, kind in self.starts.items()]
+            raise TypeError(
+                f"{owner}: {name} cannot start at {value}; what can start in each channel by itself: "
+                f"{', '.join(known) or 'nothing'}"
+            )
+        if self.learnable is True and not isinstance(value, Unit):
+            raise ValueError(
+                f'{owner}: {name}={value} is a start for each channel; use learnable="channel" to learn it '
+                "from there, or learnable=False to keep it"
+            )
+        return value
+
+    def _number(self, name: str) -> Any:
+        """Return the number that a coefficient was given, its range's middle where it has a start."""
+        start = self._start[name]
+        if not isinstance(start, Start):
+            return start
+        if self._is_spread(name):
+            return self.ranges[name].middle
+        return math.sqrt(1.0 - self._start["momentum"] ** 2)
 
     def _is_learned(self, name: str) -> bool:
         return bool(self.learnable) and self.ranges[name].at is not None
+
+    def _is_spread(self, name: str) -> bool:
+        start = self._start[name]
+        if isinstance(start, Unit):
+            return isinstance(self._start["momentum"], Start)
+        return isinstance(start, Start)
+
+    def _is_tensor(self, name: str) -> bool:
+        return not self._all_fixed and (self._is_learned(name) or self._is_spread(name))
+
+    @torch.no_grad()
+    def _draw_(self, name: str, raw: Tensor) -> None:
+        if raw.is_meta:
+            return
+        before = (
+            {other: self.coefficient(other) for other in self._start if other != name}
+            if isinstance(self._start[name], Unit)
+            else {}
+        )
+        values = torch.empty(raw.shape, dtype=torch.float64)
+        self._start[name].draw_(values, before)
+        to_raw = self.ranges[name].raw
+        assert to_raw is not None
+        raw.copy_(to_raw(values))
 
     def _anchor_at(self, numbers: dict[str, float]) -> None:
         """Make the map of each learned coefficient exact at its number."""
@@ -274,11 +350,12 @@ class Rule(nn.Module, ABC):
                 f"{owner}: expected a drive (T, B, C) with at least one step, got one of shape "
                 f"{tuple(drive.shape)}"
             )
-        for name, tensor in () if state is None else state._asdict().items():
-            expected = tuple(drive.shape[1:2] if name == "step" else drive.shape[1:])
+        shapes = {} if state is None else self.state_shapes(drive.shape[2])
+        for name, shape in shapes.items():
+            tensor, expected = getattr(state, name), (drive.shape[1], *shape)
             if tuple(tensor.shape) != expected:
                 raise InputError(f"{owner}: Expected {name} size {expected}, got {tuple(tensor.shape)}")
-        if self.learnable:
+        if self._anchors:
             self.check_device(drive.device)
 
     def _coefficient_for_scan(self, name: str) -> float | Tensor:
@@ -290,10 +367,14 @@ class Rule(nn.Module, ABC):
     ) -> None:
         # One value is a vector of one: FSDP does not shard a tensor without dimensions.
         dtype = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
-        self._anchor_at(self._start)
-        for name in self._anchors:
+        tensors = [name for name in self._start if self._is_tensor(name)]
+        self._anchor_at({name: self._number(name) for name in tensors})
+        for name in tensors:
             raw = torch.empty(size, device=device, dtype=dtype)
-            self.register_parameter(f"raw_{name}", nn.Parameter(raw))
+            if self._is_learned(name):
+                self.register_parameter(f"raw_{name}", nn.Parameter(raw))
+            else:
+                self.register_buffer(f"raw_{name}", raw)
         self.reset_parameters()
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -308,7 +389,7 @@ class Rule(nn.Module, ABC):
     ) -> None:
         anchors = local_metadata.get("anchors", {})
         for name in list(self._anchors):
-            self._anchor_at({name: anchors.get(name, self._start[name])})
+            self._anchor_at({name: anchors.get(name, self._number(name))})
             # Version 0.1 kept the number it began at in a buffer and learned the distance from there.
             start, offset = f"{prefix}{name}_start", f"{prefix}{name}_offset"
             if start in state_dict and offset in state_dict:

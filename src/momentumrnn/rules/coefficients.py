@@ -10,7 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["EPSILON", "FRACTION", "PERIOD", "POSITIVE", "Coefficient", "Range"]
+__all__ = [
+    "ANGLE",
+    "EPSILON",
+    "FRACTION",
+    "INTERVAL",
+    "PERIOD",
+    "PHASE",
+    "POSITIVE",
+    "Coefficient",
+    "Range",
+]
 
 
 @dataclass(frozen=True)
@@ -24,23 +34,21 @@ class Range:
     Attributes:
         words: the range of a fixed coefficient, for error messages.
         holds: whether a fixed number lies in the range.
-        learned_words: the range of a learned one.
-        holds_learned: whether a learned coefficient may start at the number.
-        raw: maps a number in the range to the raw parameter, or ``None``: never learned.
-        at: maps (anchor, raw(anchor), raw parameter) to a value in the range, smoothly and increasing, with
+        raw: maps a number in the range, or a tensor of them, to the raw parameter; ``None``: never learned.
+        at: maps (anchor, raw(anchor), raw parameter) to a value in the range, with
             ``at(anchor, raw(anchor), raw(anchor)) == anchor``.
+        middle: the anchor where each channel has a start of its own.
         kind: ``float``, or ``int`` for whole numbers.
     """
 
     words: str
     holds: Callable[[float], bool]
-    learned_words: str = ""
-    holds_learned: Callable[[float], bool] = lambda _: True
-    raw: Callable[[float], float] | None = None
+    raw: Callable[[Any], Any] | None = None
     at: Callable[[float, float, Tensor], Tensor] | None = None
+    middle: float = 0.0
     kind: type[float] | type[int] = float
 
-    def check(self, owner: str, name: str, value: Any, learned: bool) -> float:
+    def check(self, owner: str, name: str, value: Any) -> float:
         """Return ``value`` as a number of the range's kind, or raise saying which numbers are possible.
 
         Raises:
@@ -54,11 +62,6 @@ class Range:
         number = self.kind(value)
         if not (math.isfinite(number) and self.holds(number)):
             raise ValueError(f"{owner}: expected {name} {self.words}, got {number}")
-        if learned and not self.holds_learned(number):
-            raise ValueError(
-                f"{owner}: a learned {name} stays in {self.learned_words} and cannot start at {number}; "
-                "start inside, or use learnable=False"
-            )
         return number
 
 
@@ -79,11 +82,24 @@ class Coefficient:
         rule.set_coefficient(self._name, value)
 
 
-def _logit(value: float) -> float:
-    return math.log(value) - math.log1p(-value)
+def _logit(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return torch.logit(value)
+    return math.log(value) - math.log1p(-value) if value else 0.0
+
+
+def _log(value: Any) -> Any:
+    return torch.log(value) if isinstance(value, Tensor) else math.log(value)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _fraction(anchor: float, raw_anchor: float, raw: Tensor) -> Tensor:
+    if anchor == 0.0:
+        # The logistic map never gets there. This one does with a slope of 1, and is reflected at zero.
+        return torch.where(raw >= 0.0, torch.tanh(raw), torch.tanh(-raw))
     # The logistic map, written so that it gives the anchor to the last bit.
     value = anchor / (1.0 + (1.0 - anchor) * torch.expm1(_bounded(raw_anchor - raw)))
     limits = torch.finfo(value.dtype)
@@ -94,15 +110,27 @@ def _positive(anchor: float, raw_anchor: float, raw: Tensor) -> Tensor:
     return anchor * torch.exp(_bounded(raw - raw_anchor))
 
 
+def _interval(anchor: float, raw_anchor: float, raw: Tensor) -> Tensor:
+    # There and back again with a slope of 1, so that both ends can be reached and left.
+    turn = raw - 2.0 * torch.floor(0.5 * raw)
+    return torch.where(turn <= 1.0, turn, 2.0 - turn)
+
+
+def _angle(anchor: float, raw_anchor: float, raw: Tensor) -> Tensor:
+    return raw
+
+
 def _bounded(distance: Tensor) -> Tensor:
     # Beyond this, float32 would soon overflow and its slopes become NaN.
     return distance.clamp(-60.0, 60.0)
 
 
-FRACTION = Range(
-    "in [0, 1)", lambda v: 0.0 <= v < 1.0, "(0, 1)", lambda v: 0.0 < v < 1.0, raw=_logit, at=_fraction
-)
-POSITIVE = Range("in (0, inf)", lambda v: v > 0.0, "(0, inf)", raw=math.log, at=_positive)
+FRACTION = Range("in [0, 1)", lambda v: 0.0 <= v < 1.0, raw=_logit, at=_fraction, middle=0.5)
+INTERVAL = Range("in [0, 1]", lambda v: 0.0 <= v <= 1.0, raw=_same, at=_interval)
+POSITIVE = Range("in (0, inf)", lambda v: v > 0.0, raw=_log, at=_positive, middle=1.0)
+# Where it is learned it may go anywhere: only its cosine and sine are used.
+ANGLE = Range("in [0, π]", lambda v: 0.0 <= v <= math.pi, raw=_same, at=_angle)
+PHASE = Range("a finite number", lambda _: True, raw=_same, at=_angle)
 # The square of anything smaller is zero in float32.
 EPSILON = Range("of 1.1e-19 or more", lambda v: v >= 2.0**-63)
 PERIOD = Range("of at least 1", lambda v: v >= 1, kind=int)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from momentumrnn.rules.base import Learnable, LinearRule, RuleState, Velocity
 from momentumrnn.rules.coefficients import FRACTION, POSITIVE, Coefficient
+from momentumrnn.rules.filters import Pole, Poles
+from momentumrnn.rules.starts import Start, Timescales, Unit
 
 __all__ = ["HeavyBall", "HeavyBallState"]
 
@@ -19,14 +21,14 @@ class HeavyBallState(NamedTuple):
     velocity: Tensor
 
 
-class HeavyBall(LinearRule):
+class HeavyBall(Poles, LinearRule):
     r"""Heavy-ball momentum with a constant coefficient, (9) of the paper.
 
         v_t = μ v_{t-1} + s a_t,        d_t = v_t
 
     Args:
-        momentum: μ in [0, 1); in (0, 1) where learned.
-        step_size: s > 0.
+        momentum: μ in [0, 1), or ``rules.Timescales``.
+        step_size: s > 0, or ``rules.UNIT``.
         velocity: ``"gate"``: the rule acts on W x + b, (9); ``"hidden"``: on a drive in hidden
             space that then passes through U, (10).
         learnable: ``False``; ``True``, one learned μ and s; ``"channel"``, one for each channel.
@@ -48,13 +50,14 @@ class HeavyBall(LinearRule):
 
     state_type = HeavyBallState
     ranges: ClassVar = {"momentum": FRACTION, "step_size": POSITIVE}
+    starts: ClassVar = {"momentum": Timescales, "step_size": Unit}
     momentum = Coefficient()
     step_size = Coefficient()
 
     def __init__(
         self,
-        momentum: float,
-        step_size: float,
+        momentum: float | Start,
+        step_size: float | Start,
         *,
         velocity: Velocity = "gate",
         learnable: Learnable = False,
@@ -62,6 +65,10 @@ class HeavyBall(LinearRule):
         super().__init__(
             {"momentum": momentum, "step_size": step_size}, velocity=velocity, learnable=learnable
         )
+
+    def poles(self) -> list[Pole]:
+        s = self.step_size
+        return [Pole(self.momentum, s, scale=s)]
 
     def decay(self, steps: int, state: RuleState, device: torch.device) -> float | Tensor:
         return self._coefficient_for_scan("momentum")
