@@ -18,6 +18,9 @@ NUMBERS: dict[str, dict[str, Any]] = {
     "restart": {"restart": 3, "step_size": 0.9},
     "adam": {"momentum": 0.6, "step_size": 0.5, "beta": 0.8, "eps": 0.05},
     "rmsprop": {"step_size": 0.4, "beta": 0.9, "eps": 0.05},
+    "qhm": {"momentum": 0.8, "nu": 0.6, "step_size": 0.7},
+    "aggmo": {"momenta": (0.5, 0.9), "step_size": 0.7},
+    "complex": {"momentum": 0.9, "angle": 0.8, "step_size": 0.6, "phase": 0.4},
 }
 RULES = list(NUMBERS)
 LINEAR_RULES = ["heavy_ball", "nesterov", "restart"]
@@ -27,6 +30,20 @@ CLASSES = {
     "restart": rules.ScheduledRestart,
     "adam": rules.Adam,
     "rmsprop": rules.RMSProp,
+    "qhm": rules.QHM,
+    "aggmo": rules.AggMo,
+    "complex": rules.ComplexMomentum,
+}
+# What each learns, by the names that its rule has for them.
+LEARNED = {
+    "heavy_ball": ["momentum", "step_size"],
+    "nesterov": ["step_size"],
+    "restart": ["step_size"],
+    "adam": ["momentum", "step_size", "beta"],
+    "rmsprop": ["step_size", "beta"],
+    "qhm": ["momentum", "nu", "step_size"],
+    "aggmo": ["momentum_1", "momentum_2", "step_size"],
+    "complex": ["momentum", "angle", "step_size", "phase"],
 }
 VELOCITIES = ["gate", "hidden"]
 LEARNABLE = [False, True, "channel"]
@@ -79,9 +96,14 @@ def oracle_rule(name: str, rule: Any = None, velocity: str = "gate") -> oracle.R
         now = getattr(rule, coefficient, fixed)
         return now if isinstance(now, Tensor) else fixed
 
+    first, second = getattr(rule, "momenta", numbers.get("momenta", (value("momentum", 0.0), 0.0)))
     return oracle.Rule(
         name,
-        mu=value("momentum", 0.0),
+        mu=first,
+        mu_2=second,
+        nu=value("nu", 0.0),
+        phi=value("angle", 0.0),
+        theta=value("phase", 0.0),
         s=value("step_size", 1.0),
         beta=value("beta", 0.0),
         eps=numbers.get("eps", 1e-8),
@@ -165,6 +187,9 @@ def state_of(rule: str, memory: oracle.Memory) -> Any:
         "restart": lambda: rules.NesterovState(v, k),
         "adam": lambda: rules.AdamState(v, m),
         "rmsprop": lambda: rules.RMSPropState(m),
+        "qhm": lambda: rules.QHMState(v),
+        "aggmo": lambda: rules.AggMoState(torch.stack([v, m], dim=-2)),
+        "complex": lambda: rules.ComplexMomentumState(v, m),
     }[rule]()
 
 

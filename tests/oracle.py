@@ -29,8 +29,12 @@ Number = float | Float64[Tensor, "*channels"]
 class Rule:
     """A momentum rule by its numbers, in the symbols of the equations."""
 
-    name: str  # none, heavy_ball, nesterov, restart, adam, rmsprop
+    name: str  # none, heavy_ball, nesterov, restart, adam, rmsprop, qhm, aggmo, complex
     mu: Number = 0.0
+    mu_2: Number = 0.0
+    nu: Number = 0.0
+    phi: Number = 0.0
+    theta: Number = 0.0
     s: Number = 1.0
     beta: Number = 0.0
     eps: float = 1e-8
@@ -59,7 +63,10 @@ class Weights(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What a rule remembers: velocity and second moment (B, C), steps since they were zero (B,)."""
+    """What a rule remembers: velocity and second moment (B, C), steps since they were zero (B,).
+
+    In the place of the second moment aggmo has its second velocity, and complex the imaginary part of its one.
+    """
 
     v: Tensor
     m: Tensor
@@ -86,6 +93,17 @@ def rule_step(rule: Rule, a: Float64[Tensor, "B C"], memory: Memory) -> tuple[Fl
     """From the drive a_t to d_t."""
     if rule.name == "none":
         return a, memory
+    if rule.name == "qhm":
+        v = rule.mu * memory.v + (1 - rule.mu) * a
+        return rule.s * ((1 - rule.nu) * a + rule.nu * v), Memory(v, memory.m, memory.k + 1)
+    if rule.name == "aggmo":
+        v, v_2 = rule.mu * memory.v + a, rule.mu_2 * memory.m + a
+        return rule.s / 2 * (v + v_2), Memory(v, v_2, memory.k + 1)
+    if rule.name == "complex":
+        phi, theta = (torch.as_tensor(angle, dtype=torch.float64) for angle in (rule.phi, rule.theta))
+        v = rule.mu * (torch.cos(phi) * memory.v - torch.sin(phi) * memory.m) + a
+        i = rule.mu * (torch.sin(phi) * memory.v + torch.cos(phi) * memory.m)
+        return rule.s * (torch.cos(theta) * v - torch.sin(theta) * i), Memory(v, i, memory.k + 1)
     v = momentum_at(rule, memory.k) * memory.v + rule.s * a
     m = rule.beta * memory.m + (1 - rule.beta) * a**2
     d = v / torch.sqrt(m + rule.eps**2) if rule.name in ("adam", "rmsprop") else v

@@ -68,8 +68,9 @@ def test_the_form_of_the_state(name, rule):
     state = cell(torch.randn(2, 3, dtype=torch.float64))
     assert len(state) == (3 if has_memory_cell(name) else 2)
     assert state[0].shape == (2, 5)
+    channels = cell.weight_ih.shape[0]
     for field, part in state[-1]._asdict().items():
-        assert part.shape == ((2,) if field == "step" else (2, cell.weight_ih.shape[0]))
+        assert part.shape == (2, *{"step": (), "velocities": (2, channels)}.get(field, (channels,)))
     restarted = cell(torch.randn(2, 3, dtype=torch.float64), (*state[:-1], None))
     assert type(restarted[-1]) is type(state[-1])
 

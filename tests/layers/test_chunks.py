@@ -71,7 +71,8 @@ def test_shapes_of_the_state(cell, rule):
         h, m = state[0], state[-1]
         assert h.shape == (4, *batch, getattr(layer, "proj_size", 0) or 5)
         for name, part in m._asdict().items():
-            assert part.shape == ((4, *batch) if name == "step" else (4, *batch, channels))
+            shape = {"step": (), "velocities": (2, channels)}.get(name, (channels,))
+            assert part.shape == (4, *batch, *shape)
             assert part.dtype == (torch.int64 if name == "step" else torch.float64)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import momentumrnn
-from cases import CELLS, LINEAR_RULES, NUMBERS, RULES, make_layer, make_rule, places
+from cases import CELLS, LEARNED, LINEAR_RULES, NUMBERS, RULES, make_layer, make_rule, places
 from momentumrnn import rules
 
 GATES = {
@@ -69,7 +69,7 @@ def test_each_place_has_learned_coefficients_of_its_own(cell, rule, velocity, le
     copies = [getattr(layer, name) for name in names]
     assert layer.rule is copies[0]
     parameters = [p for one in copies for p in one.parameters()]
-    learned = {key for key in NUMBERS[rule] if key in ("momentum", "step_size", "beta")}
+    learned = LEARNED[rule]
     assert len(parameters) == len({id(p) for p in parameters}) == len(names) * len(learned)
     assert {id(p) for p in parameters} <= {id(p) for p in layer.parameters()}
     for name, p in layer.named_parameters():

@@ -53,8 +53,8 @@ class AggMo(FilterRule):
 
     def __init__(
         self,
-        momenta: Sequence[float | Start] = (0.0, 0.9, 0.99),
-        step_size: float = 1.0,
+        momenta: Sequence[float | Start],
+        step_size: float,
         *,
         velocity: Velocity = "gate",
         learnable: Learnable = False,

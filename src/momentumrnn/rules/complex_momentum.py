@@ -64,7 +64,7 @@ class ComplexMomentum(FilterRule):
         self,
         momentum: float | Start,
         angle: float | Start,
-        step_size: float | Start = 1.0,
+        step_size: float | Start,
         phase: float | Start = 0.0,
         *,
         velocity: Velocity = "gate",

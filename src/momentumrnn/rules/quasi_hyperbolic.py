@@ -59,7 +59,7 @@ class QHM(FilterRule):
         self,
         momentum: float | Start,
         nu: float,
-        step_size: float = 1.0,
+        step_size: float,
         *,
         velocity: Velocity = "gate",
         learnable: Learnable = False,
