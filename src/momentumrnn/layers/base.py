@@ -19,7 +19,7 @@ from momentumrnn.layers import checks
 from momentumrnn.layers.input_stage import gate_input
 from momentumrnn.layers.layout import Layout
 from momentumrnn.layers.rule_owner import RuleOwner
-from momentumrnn.rules import LinearRule, Rule, RuleState
+from momentumrnn.rules import FilterRule, LinearRule, Rule, RuleState
 from momentumrnn.rules.scan import without_autocast
 
 __all__ = ["RecurrentLayer"]
@@ -260,7 +260,8 @@ class RecurrentLayer(RuleOwner, ABC):
         Adam and RMSProp turn an almost-zero drive into a full-size step whose sign depends on rounding. So
         such a stack runs in float32 at least, and under autocast every layer but the last does.
         """
-        return self.num_layers > 1 and not (self.rule is None or isinstance(self.rule, LinearRule))
+        linear = self.rule is None or isinstance(self.rule, LinearRule | FilterRule)
+        return self.num_layers > 1 and not linear
 
     @abstractmethod
     def cell(self) -> Cell:

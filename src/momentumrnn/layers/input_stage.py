@@ -84,7 +84,7 @@ def _by_call(
 
 
 def _drive(x: Tensor, weight: Tensor, bias: Tensor | None, rule: Rule) -> Tensor:
-    if isinstance(rule, LinearRule):
+    if isinstance(rule, LinearRule | FilterRule):
         return F.linear(x, weight, bias)
     # Of a drive that is all but zero Adam and RMSProp make a step of full size, in a direction that hangs on
     # how W and x were rounded.
