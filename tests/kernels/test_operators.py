@@ -353,7 +353,7 @@ def test_an_exported_program_is_saved_and_loaded(tmp_path):
 def test_another_backend_block_compiles_anew(name, monkeypatch):
     layer = stacked(name, num_layers=1, bidirectional=False)
     kernels, calls, graphs = extension(), [], []
-    for kernel in ("forward", "linear_forward", "adaptive_forward"):
+    for kernel in ("forward", "linear_forward", "rule_forward"):
         original = getattr(kernels, kernel)
         monkeypatch.setattr(
             kernels, kernel, lambda *args, f=original, k=kernel: (calls.append(k), f(*args))[1]
@@ -373,7 +373,7 @@ def test_another_backend_block_compiles_anew(name, monkeypatch):
             assert_close(a, b, **EXACT)
         return sorted(calls)
 
-    ours = sorted(["forward", "linear_forward" if name == "MomentumLSTM" else "adaptive_forward"])
+    ours = sorted(["forward", "linear_forward" if name == "MomentumLSTM" else "rule_forward"])
     counts = []
     with torch.no_grad():
         for _ in range(2):

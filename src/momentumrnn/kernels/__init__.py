@@ -1,5 +1,6 @@
 """The recurrences, given what enters the gates: one signature each, the same in every backend."""
 
+from momentumrnn.kernels.channel_filter import channel_filter
 from momentumrnn.kernels.dispatch import (
     adaptive_rule,
     backend,
@@ -21,6 +22,7 @@ __all__ = [
     "Problem",
     "adaptive_rule",
     "backend",
+    "channel_filter",
     "choose",
     "gru",
     "linear_filter",

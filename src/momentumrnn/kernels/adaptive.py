@@ -1,4 +1,4 @@
-"""Adam and RMSProp in C++ or Triton as a layer calls them: differentiable, whoever asks."""
+"""The rules that run channel by channel in C++ or Triton, as a layer calls them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from momentumrnn.kernels import adaptive_operator
-from momentumrnn.kernels.adaptive_operator import RuleInputs
+from momentumrnn.kernels.adaptive_operator import ADAPTIVE, RuleInputs
+from momentumrnn.kernels.channel_scan import channel_scan
 from momentumrnn.kernels.derivatives import (
     gradients_again,
     holds_many,
@@ -34,7 +35,7 @@ __all__ = ["AdaptiveRule", "adaptive_rule", "coefficients_of", "scanned"]
 
 
 class AdaptiveRule:
-    """Adam and RMSProp by one device's operator: differentiable, whoever asks.
+    """A rule by one device's operator: differentiable, whoever asks. Called as Adam or RMSProp.
 
     Args:
         operator: its name in torch's registry, that of the backward pass with ``_backward`` behind it.
@@ -87,12 +88,21 @@ class AdaptiveRule:
             v_0 = state.velocity.to(wide) if isinstance(rule, Adam) else None
         sizes = None if packed is None else packed.batch_sizes
         inputs = RuleInputs(x.to(weight.dtype), weight, bias, coefficients, rule.eps, v_0, m_0, sizes)
+        d, v_n, m_n = self.run(inputs, dtype)
+        return d, rule.state_type(v_n, m_n) if isinstance(rule, Adam) else rule.state_type(m_n), inputs
+
+    def run(self, inputs: RuleInputs, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the rule that the coefficients belong to.
+
+        Returns:
+            d, and the states v and m after each sequence's own last step.
+        """
         train = wants_gradient(inputs.differentiable)
         run: Any = self._apply if train else self._forward
         if in_graph(*inputs.differentiable):
             run = getattr(torch.ops.momentumrnn, self._operator)
         d, v_n, m_n, *_ = run(*inputs, train, dtype)
-        return d, rule.state_type(v_n, m_n) if isinstance(rule, Adam) else rule.state_type(m_n), inputs
+        return d, v_n, m_n
 
     def once_more(self, inputs: RuleInputs) -> Tensor:
         """Make d of its inputs again, in their dtype, differentiable if they are."""
@@ -103,7 +113,7 @@ class AdaptiveRule:
         # Once: a checkpoint gives them a single time.
         saved = ctx.saved_tensors
         # Some call backward inside the block, too, and the drive may have to be made again.
-        outside = without_autocast(saved[1].device) if autocasts(saved[1]) else nullcontext()
+        outside = without_autocast(saved[0].device) if autocasts(saved[0]) else nullcontext()
         with outside:
             return self._gradients(ctx, saved, *grads[:3])
 
@@ -171,10 +181,10 @@ def _gradients_in_torch(
     """Compute the gradients by way of what can be differentiated again."""
     eps, batch_sizes = inputs.eps, inputs.batch_sizes
 
-    def run(
-        x: Any, weight: Any, bias: Any, coefficients: Any, v_0: Any, m_0: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return scanned(F.linear(x, weight, bias), coefficients, eps, v_0, m_0, batch_sizes)
+    def run(x: Any, weight: Any, bias: Any, coefficients: Any, v_0: Any, m_0: Any) -> tuple[Tensor, ...]:
+        return scanned(
+            x if weight is None else F.linear(x, weight, bias), coefficients, eps, v_0, m_0, batch_sizes
+        )
 
     # d's may come in d's own dtype.
     incoming = [None if grad is None else grad.to(inputs.x.dtype) for grad in incoming]
@@ -188,21 +198,24 @@ def scanned(
     v_0: Tensor | None,
     m_0: Tensor | None,
     batch_sizes: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Run the rule by torch's operators, which can be differentiated any number of times.
 
     Returns:
-        d, and the last v and m.
+        d, and the last states.
     """
-    momentum, step_size, beta, rest = (row.reshape(1, 1, -1) for row in coefficients.unbind())
     packed = None if batch_sizes is None else PackedRows(batch_sizes, drive.device)
+    if coefficients.shape[0] != ADAPTIVE:
+        d, last = channel_scan(drive, coefficients, (v_0, m_0), packed)
+        return d, *last
+    momentum, step_size, beta, rest = (row.reshape(1, 1, -1) for row in coefficients.unbind())
     a = drive if packed is None else packed.pad(drive)
     velocity = linear_scan(momentum, a, v_0, step_size)
     second_moment = linear_scan(beta, a * a, m_0, rest)
     d = velocity / torch.sqrt(second_moment + eps**2)
     lengths = None if packed is None else packed.lengths
-    last = last_step(velocity, lengths), last_step(second_moment, lengths)
-    return (d if packed is None else packed.pack(d)), *last
+    d = d if packed is None else packed.pack(d)
+    return d, last_step(velocity, lengths), last_step(second_moment, lengths)
 
 
 def _differentiable(backward: Callable[..., list[Tensor]]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Adam and RMSProp in C++, together with the drive that they act on, as a torch operator."""
+"""Rules that run channel by channel in C++, and the drive that they act on, as torch operators."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ from momentumrnn.kernels.operators import (
 )
 
 __all__ = [
+    "ADAPTIVE",
+    "FILTERS",
     "INTERVAL",
     "RuleInputs",
     "backward",
@@ -48,23 +50,30 @@ INTERVAL = 32
 _FEW_FEATURES = 64
 _FEW_CHANNELS = 64
 
+# The number of rows of coefficients names the rule: Adam and RMSProp; a filter whose coefficients are real,
+# and one whose coefficients are complex.
+ADAPTIVE = 4
+FILTERS = (3, 5)
+_RULES = {ADAPTIVE: 0, FILTERS[0]: 1, FILTERS[1]: 2}
+
 
 class RuleInputs(NamedTuple):
     """A rule and all that it runs on: the operator's arguments, in its order.
 
     Attributes:
         x: (T, B, d), or the rows (N, d) of a packed batch.
-        weight: (C, d).
+        weight: (C, d), or ``None`` where x is the drive itself, d = C.
         bias: (C,) or ``None``.
-        coefficients: (4, C): the momentum, the step size, β and 1 - β of each channel.
-        eps: what keeps the denominator from zero.
-        v_0: (B, C), the velocity before the first step, or ``None`` for zero.
-        m_0: (B, C), the second moment likewise.
+        coefficients: of each channel. (4, C) of Adam: the momentum, the step size, β and 1 - β. (3, C) of a
+            filter: μ, c and e. (5, C) of a complex one: Re μ, Im μ, Re c, Im c and e.
+        eps: what keeps Adam's denominator from zero.
+        v_0: (B, C), the velocity before the first step, or ``None`` for zero; a filter's u or Re u.
+        m_0: (B, C), the second moment likewise; a complex filter's Im u.
         batch_sizes: int64 (T,) on the CPU for a packed batch.
     """
 
     x: Tensor
-    weight: Tensor
+    weight: Tensor | None
     bias: Tensor | None
     coefficients: Tensor
     eps: float
@@ -80,7 +89,17 @@ class RuleInputs(NamedTuple):
     @property
     def output_shape(self) -> tuple[int, ...]:
         """(T, B, C), or (N, C) of a packed batch."""
-        return *self.x.shape[:-1], self.weight.shape[0]
+        return *self.x.shape[:-1], self.channels
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.x.shape[-1] if self.weight is None else self.weight.shape[0]
+
+    @property
+    def states(self) -> int:
+        """How many states a channel has."""
+        return 1 if self.coefficients.shape[0] == FILTERS[0] else 2
 
     @property
     def steps(self) -> int:
@@ -89,22 +108,32 @@ class RuleInputs(NamedTuple):
 
 
 _INPUTS = (
-    "Tensor x, Tensor weight, Tensor? bias, Tensor coefficients, float eps, Tensor? v_0, Tensor? m_0, "
+    "Tensor x, Tensor? weight, Tensor? bias, Tensor coefficients, float eps, Tensor? v_0, Tensor? m_0, "
     "Tensor? batch_sizes"
 )
 
 
-def _multiply(inputs: RuleInputs, product: Tensor) -> None:
-    """Put x Wᵀ there; the kernel adds the bias, for which torch would go through memory once more."""
-    multiply(inputs.x.flatten(0, -2), inputs.weight.t(), out=product.view(-1, product.shape[-1]))
-
-
 def product_shape(inputs: RuleInputs, train: bool) -> tuple[int, ...]:
     """Return the shape of what is kept of x Wᵀ: of many features all, which take long to multiply again."""
-    return inputs.output_shape if train and inputs.x.shape[-1] > _FEW_FEATURES else (0,)
+    many = inputs.weight is not None and inputs.x.shape[-1] > _FEW_FEATURES
+    return inputs.output_shape if train and many else (0,)
+
+
+def _drive(inputs: RuleInputs, place: Tensor | None) -> Tensor | None:
+    """Return the drive without its bias, a product in ``place``; ``None`` where the kernel makes it."""
+    if inputs.weight is None:
+        return plain(inputs.x)
+    if _is_made_inside(inputs):
+        return None
+    assert place is not None
+    # The kernel adds the bias, for which torch would go through memory once more.
+    multiply(inputs.x.flatten(0, -2), inputs.weight.t(), out=place.view(-1, place.shape[-1]))
+    return place
 
 
 def _is_made_inside(inputs: RuleInputs) -> bool:
+    if inputs.weight is None:
+        return False
     channels, features = inputs.weight.shape
     # The sums for W's gradient, a row a feature for each sequence, want steps enough to be worth it.
     return 0 < features <= min(_FEW_FEATURES, inputs.steps // 2) and channels >= _FEW_CHANNELS
@@ -115,6 +144,7 @@ def check(
     dtypes: tuple[torch.dtype, ...] = COMPUTED_IN_CPP,
     device: torch.device | None = CPU,
     fake: bool = False,
+    rules: tuple[int, ...] = tuple(_RULES),
 ) -> tuple[int, tuple[int, int]]:
     """Check what the kernels trust.
 
@@ -123,6 +153,7 @@ def check(
         dtypes: as in ``momentumrnn.kernels.operands.check_rows``.
         device: as there.
         fake: as there.
+        rules: the rules that the kernels run, by their rows of coefficients.
 
     Returns:
         T and (B, C).
@@ -132,20 +163,26 @@ def check(
     """
     x, weight, bias, coefficients, _, v_0, m_0, sizes = inputs
     steps, batch = check_rows("the input of a rule", x, sizes, dtypes, device, fake)
-    if weight is None or weight.dim() != 2:
+    rows = coefficients.shape[0] if coefficients is not None and coefficients.dim() == 2 else rules[0]
+    ready = weight is None and bias is None and rows in FILTERS
+    if not ready and (weight is None or weight.dim() != 2):
         check_kind("weight", weight, (2,), dtypes, device)
-    (channels, features), dtype = weight.shape, weight.dtype
-    device, state, wide = weight.device, (batch, channels), wide_dtype(dtype)
-    if x.dtype is not dtype or x.device != device or (not fake and x.shape[-1] != features):
-        check_operands(device, ("x", x, (*x.shape[:-1], features), dtype, True), fake=fake)
+    channels = inputs.channels
+    state, dtype, wide = (batch, channels), x.dtype, wide_dtype(x.dtype)
     check_operands(
-        device,
+        x.device,
+        ("weight", weight, (channels, x.shape[-1]), dtype, False),
         ("bias", bias, (channels,), dtype, False),
-        ("coefficients", coefficients, (4, channels), wide, True),
+        ("coefficients", coefficients, (rows, channels), wide, True),
         ("v_0", v_0, state, wide, False),
         ("m_0", m_0, state, wide, False),
         fake=fake,
     )
+    if rows not in rules:
+        known = " or ".join(f"({each}, {channels})" for each in rules)
+        raise InputError(f"expected coefficients of shape {known}, got {tuple(coefficients.shape)}")
+    if m_0 is not None and inputs.states == 1:
+        raise InputError("expected no m_0 for a filter with real coefficients, which has one state, got one")
     return steps, state
 
 
@@ -178,11 +215,11 @@ def check_kept(
     train = saved is None or saved.dim() > 1
     check_operands(
         x.device,
-        ("saved", saved, saved_shape(steps, state_shape, train), wide, True),
+        ("saved", saved, saved_shape(steps, state_shape, train, inputs.states), wide, True),
         ("product", product, product_shape(inputs, train), x.dtype, True),
         ("grad_output", grad_output, inputs.output_shape, of_output, True),
         ("grad_v_n", grad_v_n, state_shape, wide, False),
-        ("grad_m_n", grad_m_n, state_shape, wide, False),
+        ("grad_m_n", grad_m_n, state_shape if inputs.states > 1 else (0,), wide, False),
         fake=fake,
     )
 
@@ -207,8 +244,9 @@ def _run(
     steps, (batch, channels) = sizes
     # Kept until the call is over: the C++ side has nothing but their addresses.
     kept = plain_each((coefficients, bias, v_0, m_0, batch_sizes, *((x, weight) if product is None else ())))
-    names = ("momentum", "bias", "v_0", "m_0", "sizes", "x", "weight")
+    names = ("coefficients", "bias", "v_0", "m_0", "sizes", "x", "weight")
     problem: dict[str, Any] = {
+        "rule": _RULES[coefficients.shape[0]],
         "threads": torch.get_num_threads(),
         "steps": steps,
         "batch": batch,
@@ -221,15 +259,12 @@ def _run(
     }
     if product is not None:
         problem["product"] = product.data_ptr()
-    row = channels * x.element_size()
-    for place, name in enumerate(("momentum", "step_size", "beta", "rest")):
-        problem[name] = problem["momentum"] + place * row
     getattr(compiled(), kernel)(problem, x.dtype is torch.float64)
 
 
-def saved_shape(steps: int, state_shape: tuple[Any, ...], train: bool) -> tuple[int, ...]:
-    """Return the shape of the states that are kept, v and m before every so many steps."""
-    return (2, -(-steps // INTERVAL), *state_shape) if train else (0,)
+def saved_shape(steps: int, state_shape: tuple[Any, ...], train: bool, states: int = 2) -> tuple[int, ...]:
+    """Return the shape of the states that are kept, all of them before every so many steps."""
+    return (states, -(-steps // INTERVAL), *state_shape) if train else (0,)
 
 
 def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -240,7 +275,8 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
             x's or ``None``, which is the same: the C++ kernels know no other.
 
     Returns:
-        All d_t, the last velocity, the last second moment; and the states and x Wᵀ, as far as they are kept.
+        All d_t, the last velocity, the last second moment (empty for a rule of one state); and the states and
+        x Wᵀ, as far as they are kept.
     """
     inputs, train, dtype = RuleInputs(*arguments[:8]), *arguments[8:]
     steps, state_shape = sizes = check(inputs)
@@ -248,17 +284,13 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     if dtype not in (None, x.dtype):
         raise InputError(f"expected d to be wanted in {x.dtype}, that of x, got {dtype}")
     d, product = empty(inputs.output_shape, x), empty(product_shape(inputs, train), x)
-    v_n, m_n = x.new_empty(state_shape), x.new_empty(state_shape)
-    saved = empty(saved_shape(steps, state_shape, train), x)
-    if state_shape[0] == 0:
+    v_n, m_n = x.new_empty(state_shape), x.new_empty(state_shape if inputs.states > 1 else (0,))
+    saved = empty(saved_shape(steps, state_shape, train, inputs.states), x)
+    if d.numel() == 0:
         return d, v_n, m_n, saved, product
-    # Where it is not kept, d takes its place.
-    source = None if _is_made_inside(inputs) else product if product.numel() else d
-    if source is not None:
-        _multiply(inputs, source)
-    v_saved, m_saved = saved.unbind() if train else (None, None)
-    arrays = {"output": d, "v_saved": v_saved, "m_saved": m_saved, "v_n": v_n, "m_n": m_n}
-    _run("adaptive_forward", inputs, sizes, source, **arrays)
+    source = _drive(inputs, product if product.numel() else d)
+    arrays = {"output": d, "saved": saved if train else None, "v_n": v_n, "m_n": m_n}
+    _run("rule_forward", inputs, sizes, source, **arrays)
     return d, v_n, m_n, saved, product
 
 
@@ -278,7 +310,7 @@ def backward(*arguments: Any) -> list[Tensor]:
     x, weight = inputs.x, inputs.weight
     sizes = check(inputs)
     check_kept(inputs, sizes, (saved, product), (grad_output, grad_v_n, grad_m_n))
-    if x.numel() == 0:
+    if grad_output.numel() == 0:
         return [grad.zero_() for grad in gradients(inputs, wanted, empty)]
     if saved.numel() == 0:
         # The forward pass was told that nobody would ask.
@@ -287,37 +319,31 @@ def backward(*arguments: Any) -> list[Tensor]:
     grad_output, grad_v_n, grad_m_n = plain_each((grad_output, grad_v_n, grad_m_n))
     grads = gradients(inputs, wanted, empty)
     grad_x, grad_weight, grad_bias, grad_coefficients, grad_v_0, grad_m_0 = grads
-    learned = grad_coefficients.unbind() if grad_coefficients.numel() else (None,) * 4
-    v_saved, m_saved = saved.unbind()
     made_inside = _is_made_inside(inputs)
-    drive = None if made_inside and not grad_x.numel() else empty(inputs.output_shape, x)
-    source = None
-    if not made_inside and drive is not None:
-        source = product if product.numel() else drive
-        if source is drive:
-            # Its gradient comes in its place.
-            _multiply(inputs, drive)
+    drive: Tensor | None = None
+    if weight is None:
+        drive = grad_x if grad_x.numel() else None
+    elif not made_inside or grad_x.numel():
+        drive = empty(inputs.output_shape, x)
+    # A product's gradient comes in its place.
+    source = product if product.numel() else _drive(inputs, drive)
     _run(
-        "adaptive_backward",
+        "rule_backward",
         inputs,
         sizes,
         source,
         grad_weight=grad_weight if made_inside else None,
         grad_bias=grad_bias,
-        v_saved=v_saved,
-        m_saved=m_saved,
+        saved=saved,
         grad_output=grad_output,
         grad_v_n=grad_v_n,
-        grad_m_n=grad_m_n,
+        grad_m_n=grad_m_n if inputs.states > 1 else None,
         grad_drive=drive,
         grad_v_0=grad_v_0,
         grad_m_0=grad_m_0,
-        grad_momentum=learned[0],
-        grad_step_size=learned[1],
-        grad_beta=learned[2],
-        grad_rest=learned[3],
+        grad_coefficients=grad_coefficients,
     )
-    if drive is None:
+    if drive is None or weight is None:
         return grads
     # By now the drive's own gradient.
     flat, rows = drive.view(-1, drive.shape[-1]), x.flatten(0, -2)
@@ -339,15 +365,15 @@ def gradients(inputs: RuleInputs, wanted: list[bool], make: Make) -> list[Tensor
 def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs, train, dtype = RuleInputs(*arguments[:8]), *arguments[8:]
     steps, _ = check(inputs, FLOATING, None, fake=True)
-    x, channels, wide = inputs.x, inputs.weight.shape[0], inputs.coefficients.dtype
+    x, channels, wide = inputs.x, inputs.channels, inputs.coefficients.dtype
     # The number of sequences is data in a packed batch.
     batch = x.shape[1] if inputs.batch_sizes is None else torch.library.get_ctx().new_dynamic_size()
     last = (batch, channels)
     return (
         x.new_empty(inputs.output_shape, dtype=dtype),
         x.new_empty(last, dtype=wide),
-        x.new_empty(last, dtype=wide),
-        x.new_empty(saved_shape(steps, last, train), dtype=wide),
+        x.new_empty(last if inputs.states > 1 else (0,), dtype=wide),
+        x.new_empty(saved_shape(steps, last, train, inputs.states), dtype=wide),
         x.new_empty(product_shape(inputs, train)),
     )
 
@@ -373,6 +399,7 @@ def define(operator: str) -> None:
     torch.library.register_fake(f"{name}_backward", _fake_backward, lib=LIBRARY)
 
 
-define("adaptive_rule")
-torch.library.impl(LIBRARY, "adaptive_rule", "CPU")(forward)
-torch.library.impl(LIBRARY, "adaptive_rule_backward", "CPU")(backward)
+for _operator in ("adaptive_rule", "channel_filter"):
+    define(_operator)
+    torch.library.impl(LIBRARY, _operator, "CPU")(forward)
+    torch.library.impl(LIBRARY, f"{_operator}_backward", "CPU")(backward)

@@ -4,11 +4,11 @@
 #define MOMENTUMRNN_ISA baseline
 #endif
 
-#include "adaptive_backward.h"
-#include "adaptive_forward.h"
 #include "backward.h"
 #include "forward.h"
 #include "linear.h"
+#include "rule_backward.h"
+#include "rule_forward.h"
 
 #define MOMENTUMRNN_TEXT(name) #name
 #define MOMENTUMRNN_NAME(name) MOMENTUMRNN_TEXT(name)
@@ -44,10 +44,10 @@ const Kernels MOMENTUMRNN_TABLE(MOMENTUMRNN_ISA) = {
     MOMENTUMRNN_ISA::forward<double>,
     MOMENTUMRNN_ISA::backward<float>,
     MOMENTUMRNN_ISA::backward<double>,
-    MOMENTUMRNN_ISA::adaptive_forward<float>,
-    MOMENTUMRNN_ISA::adaptive_forward<double>,
-    MOMENTUMRNN_ISA::adaptive_backward<float>,
-    MOMENTUMRNN_ISA::adaptive_backward<double>,
+    MOMENTUMRNN_ISA::rule_forward<float>,
+    MOMENTUMRNN_ISA::rule_forward<double>,
+    MOMENTUMRNN_ISA::rule_backward<float>,
+    MOMENTUMRNN_ISA::rule_backward<double>,
     MOMENTUMRNN_ISA::linear_forward<float>,
     MOMENTUMRNN_ISA::linear_forward<double>,
     MOMENTUMRNN_ISA::linear_backward<float>,

@@ -87,23 +87,24 @@ template <class T> void read(Reader& from, Backward<T>& p) {
     READ(grad_h_0), READ(grad_c_0);
 }
 
-template <class T> void read_adaptive(Reader& from, Adaptive<T>& p) {
+template <class T> void read_rule(Reader& from, ChannelRule<T>& p) {
     read(from, p.rows);
-    READ(threads), READ(channels), READ(interval), READ(eps);
-    READ(momentum), READ(step_size), READ(beta), READ(rest);
-    READ(product), READ(x), READ(features), READ(weight), READ(bias);
-    READ(v_0), READ(m_0), READ(v_saved), READ(m_saved);
+    READ(rule), READ(threads), READ(channels), READ(interval), READ(eps), READ(coefficients);
+    READ(product), READ(x), READ(features), READ(weight), READ(bias), READ(saved);
+    from.read("v_0", p.initial[0]), from.read("m_0", p.initial[1]);
 }
 
-template <class T> void read(Reader& from, AdaptiveForward<T>& p) {
-    read_adaptive(from, p);
-    READ(output), READ(v_n), READ(m_n);
+template <class T> void read(Reader& from, RuleForward<T>& p) {
+    read_rule(from, p);
+    READ(output);
+    from.read("v_n", p.last[0]), from.read("m_n", p.last[1]);
 }
 
-template <class T> void read(Reader& from, AdaptiveBackward<T>& p) {
-    read_adaptive(from, p);
-    READ(grad_output), READ(grad_v_n), READ(grad_m_n), READ(grad_drive), READ(grad_weight), READ(grad_bias);
-    READ(grad_v_0), READ(grad_m_0), READ(grad_momentum), READ(grad_step_size), READ(grad_beta), READ(grad_rest);
+template <class T> void read(Reader& from, RuleBackward<T>& p) {
+    read_rule(from, p);
+    READ(grad_output), READ(grad_drive), READ(grad_weight), READ(grad_bias), READ(grad_coefficients);
+    from.read("grad_v_n", p.grad_last[0]), from.read("grad_m_n", p.grad_last[1]);
+    from.read("grad_v_0", p.grad_initial[0]), from.read("grad_m_0", p.grad_initial[1]);
 }
 
 template <class T> void read_linear(Reader& from, Linear<T>& p) {
@@ -173,8 +174,8 @@ NB_MODULE(_cpu, m) {
 
     define<Forward>(m, "forward", &Kernels::forward_f32, &Kernels::forward_f64);
     define<Backward>(m, "backward", &Kernels::backward_f32, &Kernels::backward_f64);
-    define<AdaptiveForward>(m, "adaptive_forward", &Kernels::adaptive_forward_f32, &Kernels::adaptive_forward_f64);
-    define<AdaptiveBackward>(m, "adaptive_backward", &Kernels::adaptive_backward_f32, &Kernels::adaptive_backward_f64);
+    define<RuleForward>(m, "rule_forward", &Kernels::rule_forward_f32, &Kernels::rule_forward_f64);
+    define<RuleBackward>(m, "rule_backward", &Kernels::rule_backward_f32, &Kernels::rule_backward_f64);
     define<LinearForward>(m, "linear_forward", &Kernels::linear_forward_f32, &Kernels::linear_forward_f64);
     define<LinearBackward>(m, "linear_backward", &Kernels::linear_backward_f32, &Kernels::linear_backward_f64);
 }

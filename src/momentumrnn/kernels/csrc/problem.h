@@ -75,14 +75,21 @@ template <class T> struct Backward : Recurrence<T> {
     T* grad_c_0;        // (B, H), LSTM
 };
 
-// The rules Adam and RMSProp (RMSProp is μ = 0), (15): v = μ v + s a, m = β m + (1 - β) a², d = v / √(m + ε²).
-template <class T> struct Adaptive {
+// The rules that run on the drive, channel by channel, (C) of each coefficient:
+//   adam            v = μ v + s a, m = β m + (1 - β) a², d = v / √(m + ε²), (15); RMSProp is μ = 0. Its coefficients: μ, s, β
+//                   and 1 - β, the last given for itself because float32 would round it away
+//   real_filter     u = μ u + a, d = c u + e a: μ, c, e
+//   complex_filter  the same with complex μ, c and u, d = Re(c u) + e a: Re μ, Im μ, Re c, Im c, e
+enum class Rule : int { adam, real_filter, complex_filter };
+
+// The states are v and m of adam; u of the real filter, its second null; Re u and Im u of the complex one.
+template <class T> struct ChannelRule {
+    Rule rule;
     int threads;
     Rows rows;
     Index channels;     // C
-    double eps;
-    // Each (C): μ, s, β and 1 - β, the last given for itself because float32 would round it away.
-    const T *momentum, *step_size, *beta, *rest;
+    double eps;         // of adam
+    const T* coefficients;  // (K, C)
     // a = x Wᵀ + b. The product is ready …
     const T* product;   // (N, C), or null
     // … or made of few features where it is used.
@@ -90,29 +97,27 @@ template <class T> struct Adaptive {
     Index features;
     const T* weight;    // (C, D)
     const T* bias;      // (C) or null
-    const T* v_0;       // (B, C) or null for zero
-    const T* m_0;
-    // v and m before every `interval`-th step, from which backward starts again: step t's, t a multiple of
-    // the interval, begin at row (t / interval) · B. (ceil(T / interval) · B, C) each; null in inference.
-    T *v_saved, *m_saved;
+    const T* initial[2];    // (B, C) or null for zero
+    // The states before every `interval`-th step, from which backward starts again: step t's, t a multiple of
+    // the interval, begin at row (t / interval) · B. (states, ceil(T / interval) · B, C); null in inference.
+    T* saved;
     Index interval;
 };
 
-template <class T> struct AdaptiveForward : Adaptive<T> {
+template <class T> struct RuleForward : ChannelRule<T> {
     T* output;          // d, (N, C); may be the product itself
-    T *v_n, *m_n;       // (B, C): after each sequence's own last step
+    T* last[2];         // (B, C): after each sequence's own last step
 };
 
-template <class T> struct AdaptiveBackward : Adaptive<T> {
+template <class T> struct RuleBackward : ChannelRule<T> {
     const T* grad_output;   // (N, C)
-    const T *grad_v_n, *grad_m_n;   // (B, C) or null
-    // (N, C); may be grad_output itself or the product itself. With features null unless somebody asks for it.
+    const T* grad_last[2];  // (B, C) or null
+    // (N, C); may be grad_output itself or the product itself. Null unless somebody asks for it.
     T* grad_drive;
     T* grad_weight;     // (C, D), with features, or null
     T* grad_bias;       // (C) or null
-    T *grad_v_0, *grad_m_0;     // (B, C) or null
-    // (C) each, or all four null where no coefficient is learned.
-    T *grad_momentum, *grad_step_size, *grad_beta, *grad_rest;
+    T* grad_initial[2]; // (B, C) or null
+    T* grad_coefficients;   // (K, C), null where none is learned
 };
 
 // A linear rule over the features: p_t = μ_t p_{t-1} + s [x_t, 1] from p = 0, kept in float64 between steps.
@@ -145,10 +150,10 @@ struct Kernels {
     void (*forward_f64)(const Forward<double>&);
     void (*backward_f32)(const Backward<float>&);
     void (*backward_f64)(const Backward<double>&);
-    void (*adaptive_forward_f32)(const AdaptiveForward<float>&);
-    void (*adaptive_forward_f64)(const AdaptiveForward<double>&);
-    void (*adaptive_backward_f32)(const AdaptiveBackward<float>&);
-    void (*adaptive_backward_f64)(const AdaptiveBackward<double>&);
+    void (*rule_forward_f32)(const RuleForward<float>&);
+    void (*rule_forward_f64)(const RuleForward<double>&);
+    void (*rule_backward_f32)(const RuleBackward<float>&);
+    void (*rule_backward_f64)(const RuleBackward<double>&);
     void (*linear_forward_f32)(const LinearForward<float>&);
     void (*linear_forward_f64)(const LinearForward<double>&);
     void (*linear_backward_f32)(const LinearBackward<float>&);

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from momentumrnn.errors import InputError
 from momentumrnn.kernels.adaptive_operator import (
+    ADAPTIVE,
     INTERVAL,
     RuleInputs,
     check,
@@ -76,6 +77,7 @@ def _has_few_features(inputs: RuleInputs) -> bool:
 
 
 def _drive(inputs: RuleInputs) -> Tensor:
+    assert inputs.weight is not None
     # The kernels write into it, row by row; of a transposed x torch promises no order.
     return F.linear(inputs.x, inputs.weight, inputs.bias).contiguous()
 
@@ -86,7 +88,7 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     v, m and what is kept of them are in float32 at least.
     """
     inputs, train, dtype = RuleInputs(*arguments[:8]), *arguments[8:]
-    steps, state_shape = sizes = check(inputs, FLOATING, None)
+    steps, state_shape = sizes = check(inputs, FLOATING, None, rules=(ADAPTIVE,))
     if dtype not in (None, *FLOATING):
         raise InputError(f"expected d to be wanted in {' or '.join(map(str, FLOATING))}, got {dtype}")
     coefficients = inputs.coefficients
@@ -115,7 +117,8 @@ def backward(*arguments: Any) -> list[Tensor]:
     inputs = RuleInputs(*arguments[:8])
     saved, product, grad_output, grad_v_n, grad_m_n, wanted = arguments[8:]
     x, weight, coefficients = inputs.x, inputs.weight, inputs.coefficients
-    sizes = check(inputs, FLOATING, None)
+    sizes = check(inputs, FLOATING, None, rules=(ADAPTIVE,))
+    assert weight is not None
     check_kept(inputs, sizes, (saved, product), (grad_output, grad_v_n, grad_m_n), FLOATING)
     if x.numel() == 0 or weight.shape[0] == 0:
         return [grad.zero_() for grad in gradients(inputs, wanted, without_data)]

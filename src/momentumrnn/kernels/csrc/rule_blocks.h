@@ -1,4 +1,4 @@
-// How the work of Adam and RMSProp is cut.
+// How the work of a rule is cut.
 //
 // No element of the drive meets another, so the B · C elements of a step are one long row, cut into blocks:
 // memory is read in long runs, and what a block carries from step to step stays in cache. A block goes through a
@@ -50,18 +50,18 @@ template <class T, bool whole> INLINE void put(const Run<T>& to, Index k, Index 
 }
 
 // The length of a row that is cut into blocks.
-template <class T> INLINE Index span(const Adaptive<T>& q) {
+template <class T> INLINE Index span(const ChannelRule<T>& q) {
     return q.x || q.rows.sizes ? q.channels : q.rows.batch * q.channels;
 }
 
 // Whether an array of all elements of all steps is to be streamed: all blocks have to begin with a whole vector.
-template <class T> INLINE bool streams(const Adaptive<T>& q, const T* array) {
+template <class T> INLINE bool streams(const ChannelRule<T>& q, const T* array) {
     return beyond_cache(static_cast<size_t>(q.rows.total() * q.channels) * sizeof(T)) && in_vectors(array, span(q));
 }
 
 // Elements first … first + length of the row, with scratch memory for whoever works on them.
 template <class T> struct Block {
-    const Adaptive<T>& q;
+    const ChannelRule<T>& q;
     Index first, length;
     T* scratch;
 
@@ -108,13 +108,13 @@ template <class T> struct Block {
 };
 
 // As many threads as are worth waking: one costs as much as this many elements.
-template <class T> INLINE int sharers(const Adaptive<T>& q, Index work, Index most) {
+template <class T> INLINE int sharers(const ChannelRule<T>& q, Index work, Index most) {
     constexpr Index worthwhile = 16384;
     return static_cast<int>(std::min<Index>(q.threads, std::min(most, 1 + work / worthwhile)));
 }
 
 // Runs body on every block. A block wants `arrays` arrays of its length and `words` more of scratch memory.
-template <class T, class Body> void for_blocks(const Adaptive<T>& q, Index arrays, Index words, const Body& body) {
+template <class T, class Body> void for_blocks(const ChannelRule<T>& q, Index arrays, Index words, const Body& body) {
     // A short row is cut too, for the sake of the other threads.
     constexpr Index shortest = 256, longest = 8192 / sizeof(T);
     // A panel of two vectors, of whatever width, lies within one block.
@@ -137,19 +137,5 @@ template <class T, class Body> void for_blocks(const Adaptive<T>& q, Index array
         }
     });
 }
-
-template <class T> struct Coefficients {
-    static constexpr int count = 4;
-    const T *momentum, *step_size, *beta, *rest;
-
-    explicit Coefficients(Block<T>& block)
-        : momentum(block.spread(block.q.momentum)), step_size(block.spread(block.q.step_size)),
-          beta(block.spread(block.q.beta)), rest(block.spread(block.q.rest)) {}
-};
-
-// v and m of a block, or their gradients.
-template <class T> struct State {
-    T *v, *m;
-};
 
 }  // namespace momentumrnn::MOMENTUMRNN_ISA

@@ -1,7 +1,7 @@
-// Adam and RMSProp back along time.
+// The rules back along time.
 #pragma once
 
-#include "adaptive_forward.h"
+#include "rule_forward.h"
 
 namespace momentumrnn::MOMENTUMRNN_ISA {
 
@@ -10,12 +10,12 @@ namespace momentumrnn::MOMENTUMRNN_ISA {
 template <class T> struct Sums {
     Index count, pitch;
     T *part, *total, *lost;
-    // Of the parts, those of μ, s, β and 1 - β; and those of W, a row for each feature, and b, null where not
+    // Of the parts, those of the rule's; and those of W, a row for each feature, and b, null where not
     // wanted.
     T *coefficients, *weight;
 
-    Sums(Block<T>& block, bool learned, Index weights)
-        : count((learned ? Coefficients<T>::count : 0) + weights), pitch(block.pitch(block.length)),
+    Sums(Block<T>& block, Index own, Index weights)
+        : count(own + weights), pitch(block.pitch(block.length)),
           part(block.take(count)), total(block.take(count)), lost(block.take(count)),
           coefficients(part), weight(weights ? part + (count - weights) * pitch : nullptr) {}
 };
@@ -36,94 +36,83 @@ template <class T> NOINLINE void settle(const Sums<T>& sums) {
 
 template <class T> INLINE void add_to(T* at, Vector<T> term) { store<T>(at, load<T>(at) + term); }
 
-// With g = -2 ∂L/∂m, which `grad.m` holds, and ρ = 1 / √(m + ε²):
-//
-//     ∂L/∂v += ρ ∂L/∂d,    g += ρ ∂L/∂d · v ρ²,    ∂L/∂a = s ∂L/∂v - (1 - β) a g.
-template <class T, bool learned, bool whole, class Drives>
-INLINE void backward_column(const Coefficients<T>& given, const Drives& drives, const State<T>& from,
-                            const Run<const T>& in, Index ahead, const Run<T>& out, Index steps, const State<T>& grad,
-                            const Sums<T>& sums, Index i, Index left, T floor) {
-    const Step<T> step(given, i);
+// The gradients of a linear rule's drive and weights depend on no state, those of its coefficients do.
+template <class Step, bool learned> constexpr bool needs_states = learned || !Step::linear;
+
+template <class T, class Step, bool learned, bool whole, class Drives>
+INLINE void backward_column(const Spread<T, Step::coefficients>& given, double eps, const Drives& drives,
+                            const State<T, Step>& from, const Run<const T>& in, Index ahead, const Run<T>& out, Index steps,
+                            const State<T, Step>& grad, const Sums<T>& sums, Index i, Index left) {
+    const Step step(given, i, eps);
     const auto drive = drives.template column<whole>(i, left);
-    Vector<T> v[steps_together + 1], m[steps_together + 1];
-    v[0] = load<T>(from.v + i);
-    m[0] = load<T>(from.m + i);
-    for (Index k = 0; k < steps; k++) {
-        const Vector<T> a = drive(k);
-        v[k + 1] = step.v(v[k], a);
-        m[k + 1] = step.m(m[k], a);
+    Vector<T> s[steps_together + 1][Step::states] = {};
+    if constexpr (needs_states<Step, learned>) {
+        from.load_into(s[0], i);
+        for (Index k = 0; k < steps; k++) {
+            for (int j = 0; j < Step::states; j++) s[k + 1][j] = s[k][j];
+            step.advance(s[k + 1], drive(k));
+        }
     }
-    Vector<T> grad_v = load<T>(grad.v + i), g = load<T>(grad.m + i);
-    // What a run is given of the step behind it is multiplied already.
-    Vector<T> momentum = splat<T>(T(1)), beta = momentum;
+    Vector<T> carry[Step::states], coefficients[Step::coefficients] = {};
+    grad.load_into(carry, i);
     // One more of the first, since an array has to have an element.
-    Vector<T> weight[Drives::sums + 1] = {}, coefficients[Coefficients<T>::count] = {};
+    Vector<T> weight[Drives::sums + 1] = {};
     for (Index k = steps; k-- > 0;) {
-        const Vector<T> a = drive(k);
-        const Vector<T> root = reciprocal_root<T>(m[k + 1] + floor);
         // Caches foresee a run of reads, but not the jump to the next run.
         prefetch_later(in.at[k] + ahead + i);
-        const Vector<T> scaled = read<T, whole>(in.at[k] + i, left) * root;
-        grad_v = momentum * grad_v + scaled;
-        // In this order no product leaves float32's range: at m = 0 the root is 1 / ε.
-        g = beta * g + scaled * (v[k + 1] * root * root);
-        const Vector<T> grad_a = step.step_size * grad_v - a * (step.rest * g);
+        const Vector<T> a = needs_states<Step, learned> ? drive(k) : Vector<T>{};
+        const Vector<T> grad_a =
+            step.template back<learned>(read<T, whole>(in.at[k] + i, left), a, s[k], s[k + 1], carry, coefficients);
         if (out.at[0]) put<T, whole>(out, k, i, grad_a, left);
         drive.add_up(k, grad_a, weight);
-        if constexpr (learned) {
-            coefficients[0] += grad_v * v[k];
-            coefficients[1] += grad_v * a;
-            coefficients[2] -= T(0.5) * g * m[k];
-            coefficients[3] -= T(0.5) * g * (a * a);
-        }
-        momentum = step.momentum;
-        beta = step.beta;
     }
-    store<T>(grad.v + i, momentum * grad_v);
-    store<T>(grad.m + i, beta * g);
+    grad.store_from(carry, i);
     for (int j = 0; sums.weight && j < Drives::sums; j++) add_to<T>(sums.weight + j * sums.pitch + i, weight[j]);
-    for (int j = 0; learned && j < Coefficients<T>::count; j++)
+    for (int j = 0; learned && j < Step::coefficients; j++)
         add_to<T>(sums.coefficients + j * sums.pitch + i, coefficients[j]);
 }
 
 // Back through the steps that `drives` has entered, `from` being what held before them; `in` will next be read about
 // `ahead` elements away.
-template <class T, bool learned, class Drives>
-NOINLINE void backward_run(const Coefficients<T>& k, const Drives& drives, const State<T>& from, const Run<const T>& in,
-                           Index ahead, const Run<T>& out, Index steps, const State<T>& grad, const Sums<T>& sums,
-                           Index length, T floor) {
+template <class T, class Step, bool learned, class Drives>
+NOINLINE void backward_run(const Spread<T, Step::coefficients>& k, double eps, const Drives& drives,
+                           const State<T, Step>& from, const Run<const T>& in, Index ahead, const Run<T>& out, Index steps,
+                           const State<T, Step>& grad, const Sums<T>& sums, Index length) {
     Index i = 0;
     for (; i + Simd<T>::lanes <= length; i += Simd<T>::lanes)
-        backward_column<T, learned, true>(k, drives, from, in, ahead, out, steps, grad, sums, i, length - i, floor);
+        backward_column<T, Step, learned, true>(k, eps, drives, from, in, ahead, out, steps, grad, sums, i, length - i);
     if (i < length)
-        backward_column<T, learned, false>(k, drives, from, in, ahead, out, steps, grad, sums, i, length - i, floor);
+        backward_column<T, Step, learned, false>(k, eps, drives, from, in, ahead, out, steps, grad, sums, i, length - i);
 }
 
 // `totals`: a row of all elements for each of the sums.
-template <class T, bool learned, class Drives>
-void backward_block(const AdaptiveBackward<T>& q, Block<T>& block, Drives drives, Index weights, T* totals) {
-    const T floor = static_cast<T>(q.eps * q.eps);
+template <class T, class Step, bool learned, class Drives>
+void backward_block(const RuleBackward<T>& q, Block<T>& block, Drives drives, Index weights, T* totals) {
     const Index row = q.rows.batch * q.channels, first = block.first, all = block.steps(), interval = q.interval;
     // What was just read from the same place is in the cache.
     const bool streamed = q.grad_drive != q.product && streams(q, q.grad_drive);
-    const Coefficients<T> k(block);
-    const State<T> grad{block.take(), block.take()};
-    const Sums<T> sums(block, learned, weights);
+    const auto k = take_coefficients<T, Step>(block);
+    const auto grad = take_state<T, Step>(block);
+    const Sums<T> sums(block, learned ? Step::coefficients : 0, weights);
     // What held before each run of an interval.
-    T* const states = block.take(2 * runs(std::min(interval, all)));
+    T* const states = block.take(Step::states * runs(std::min(interval, all)));
     const auto state = [&](Index run) {
-        return State<T>{states + 2 * run * sums.pitch, states + (2 * run + 1) * sums.pitch};
+        State<T, Step> at;
+        for (int j = 0; j < Step::states; j++) at.parts[j] = states + (Step::states * run + j) * sums.pitch;
+        return at;
     };
-    copy_or_clear(q.grad_v_n, first, block.length, grad.v);
-    for (Index i = 0; q.grad_m_n && i < block.length; i++) grad.m[i] = T(-2) * q.grad_m_n[first + i];
+    for (int j = 0; j < Step::states; j++)
+        for (Index i = 0; q.grad_last[j] && i < block.length; i++)
+            grad.parts[j][i] = Step::scale[j] * q.grad_last[j][first + i];
     for (Index begin = (all - 1) / interval * interval; begin >= 0; begin -= interval) {
         const Index end = std::min(begin + interval, all);
-        copy(q.v_saved + begin / interval * row + first, block.length, state(0).v);
-        copy(q.m_saved + begin / interval * row + first, block.length, state(0).m);
         drives.make(begin, end - begin);
-        for (Index t = begin, run = 0; t + steps_together < end; t += steps_together, run++) {
-            drives.enter(t, steps_together);
-            forward_run<T, false>(k, drives, state(run), state(run + 1), {}, steps_together, block.length, floor);
+        if constexpr (needs_states<Step, learned>) {
+            copy(saved_state<T, Step>(block, begin), block.length, state(0));
+            for (Index t = begin, run = 0; t + steps_together < end; t += steps_together, run++) {
+                drives.enter(t, steps_together);
+                forward_run<T, Step, false>(k, q.eps, drives, state(run), state(run + 1), {}, steps_together, block.length);
+            }
         }
         for (Index run = runs(end - begin); run-- > 0;) {
             const Index t = begin + run * steps_together, steps = std::min(steps_together, end - t);
@@ -132,14 +121,15 @@ void backward_block(const AdaptiveBackward<T>& q, Block<T>& block, Drives drives
             Run<T> out;
             if (q.grad_drive) out = block.run(q.grad_drive, t, steps);
             out.streamed = streamed;
-            backward_run<T, learned>(k, drives, state(run), block.run(q.grad_output, t, steps), ahead,
-                                     drives.gradient(out), steps, grad, sums, block.length, floor);
+            backward_run<T, Step, learned>(k, q.eps, drives, state(run), block.run(q.grad_output, t, steps), ahead,
+                                           drives.gradient(out), steps, grad, sums, block.length);
         }
         drives.collect(begin, end - begin, sums.weight, q.grad_drive);
         settle(sums);
     }
-    if (q.grad_v_0) copy(grad.v, block.length, q.grad_v_0 + first);
-    for (Index i = 0; q.grad_m_0 && i < block.length; i++) q.grad_m_0[first + i] = T(-0.5) * grad.m[i];
+    for (int j = 0; j < Step::states; j++)
+        for (Index i = 0; q.grad_initial[j] && i < block.length; i++)
+            q.grad_initial[j][first + i] = grad.parts[j][i] / Step::scale[j];
     for (Index j = 0; j < sums.count; j++) copy(sums.total + j * sums.pitch, block.length, totals + j * row + first);
     end_streaming();
 }
@@ -160,15 +150,14 @@ template <class T> void sum_rows(const T* rows, Index batch, Index channels, T* 
 }
 
 // The rows of sums for ∂L/∂W, where it is added up here, and ∂L/∂b.
-template <class T> Index weight_rows(const AdaptiveBackward<T>& q) { return q.x ? q.features + 1 : 1; }
+template <class T> Index weight_rows(const RuleBackward<T>& q) { return q.x ? q.features + 1 : 1; }
 
 // The sums of all blocks as the gradients of the coefficients where they are learned, of W and of b.
-template <class T> void sum_batch(const AdaptiveBackward<T>& q, Index coefficients, Index weights, const T* totals) {
+template <class T> void sum_batch(const RuleBackward<T>& q, Index coefficients, Index weights, const T* totals) {
     const Index row = q.rows.batch * q.channels, D = weight_rows(q) - 1, C = q.channels;
     const Buffer<T> turned(static_cast<size_t>(q.grad_weight ? D * C : 0));
-    T* const of_coefficients[] = {q.grad_momentum, q.grad_step_size, q.grad_beta, q.grad_rest};
     const auto result = [&](Index j) -> T* {
-        if (j < coefficients) return of_coefficients[j];
+        if (j < coefficients) return q.grad_coefficients + j * C;
         const Index d = j - coefficients;
         return d == D ? q.grad_bias : q.grad_weight ? turned + d * C : nullptr;
     };
@@ -183,16 +172,16 @@ template <class T> void sum_batch(const AdaptiveBackward<T>& q, Index coefficien
         for (Index d = 0; d < D; d++) q.grad_weight[c * D + d] = turned[d * C + c];
 }
 
-template <class T> void adaptive_backward(const AdaptiveBackward<T>& q) {
-    const bool learned = q.grad_momentum != nullptr;
-    const Index coefficients = learned ? Coefficients<T>::count : 0;
+template <class T, class Step> void backward_of(const RuleBackward<T>& q) {
+    const bool learned = q.grad_coefficients != nullptr;
+    const Index coefficients = learned ? Step::coefficients : 0;
     const Index weights = q.grad_weight || q.grad_bias ? weight_rows(q) : 0;
     const Index interval = std::min(q.interval, q.rows.steps);
-    const Index arrays = Coefficients<T>::count + 2 + 3 * (coefficients + weights) + 2 * runs(interval);
+    const Index arrays = Step::coefficients + Step::states + 3 * (coefficients + weights) + Step::states * runs(interval);
     const Buffer<T> totals(static_cast<size_t>((coefficients + weights) * q.rows.batch * q.channels));
     const auto run = [&](Block<T>& block, auto drives) {
-        learned ? backward_block<T, true>(q, block, drives, weights, totals)
-                : backward_block<T, false>(q, block, drives, weights, totals);
+        learned ? backward_block<T, Step, true>(q, block, drives, weights, totals)
+                : backward_block<T, Step, false>(q, block, drives, weights, totals);
     };
     if (!q.x) {
         for_blocks(q, arrays + ReadyDrives<T>::arrays, 0, [&](Block<T> block) { run(block, ReadyDrives<T>(block)); });
@@ -205,6 +194,14 @@ template <class T> void adaptive_backward(const AdaptiveBackward<T>& q) {
                    [&](Block<T> block) { run(block, MadeDrives<T>(block, panels, interval)); });
     }
     sum_batch<T>(q, coefficients, weights, totals);
+}
+
+template <class T> void rule_backward(const RuleBackward<T>& q) {
+    switch (q.rule) {
+    case Rule::adam: return backward_of<T, AdamStep<T>>(q);
+    case Rule::real_filter: return backward_of<T, RealFilterStep<T>>(q);
+    case Rule::complex_filter: return backward_of<T, ComplexFilterStep<T>>(q);
+    }
 }
 
 }  // namespace momentumrnn::MOMENTUMRNN_ISA

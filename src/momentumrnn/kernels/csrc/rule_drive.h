@@ -6,7 +6,7 @@
 // multiplied from there.
 #pragma once
 
-#include "adaptive_blocks.h"
+#include "rule_blocks.h"
 #include "weights.h"
 
 namespace momentumrnn::MOMENTUMRNN_ISA {
@@ -85,7 +85,7 @@ private:
 // W and b as panels, for all blocks; b is the column of W for a feature that is always 1.
 template <class T> class DrivePanels {
 public:
-    explicit DrivePanels(const Adaptive<T>& q)
+    explicit DrivePanels(const ChannelRule<T>& q)
         : depth(q.features + 1), data_(static_cast<size_t>((q.channels + width) * depth)) {
         const ColumnBlocks<T> blocks{q.channels};
         for (Index i = 0; i < blocks.count(); i++) {
@@ -121,7 +121,7 @@ public:
     static Index words(Index depth, Index most) { return whole_lines<T>(most * depth); }
 
     void make(Index t, Index steps) {
-        const Adaptive<T>& q = block_.q;
+        const ChannelRule<T>& q = block_.q;
         const Index sequence = block_.first / q.channels, channel = block_.first % q.channels, depth = panels_.depth;
         first_ = t;
         for (Index k = 0; k < steps; k++) {
