@@ -13,7 +13,7 @@ from momentumrnn.kernels.problem import autocasts
 from momentumrnn.rules import LinearRule, Rule, RuleState
 from momentumrnn.rules.adam import has_kernels
 from momentumrnn.rules.base import last_step
-from momentumrnn.rules.filters import FilterRule, initial_parts
+from momentumrnn.rules.filters import FilterRule, Poles, coefficient_rows, initial_parts, is_filter
 from momentumrnn.rules.scan import cumulative_decay, without_autocast
 
 __all__ = ["gate_input", "gate_input_of_a_step"]
@@ -51,11 +51,18 @@ def gate_input(
         return GateInput(x, weight_ih, bias_ih, packed=packed), None
     if rule.is_hooked():
         return _by_call(x, weight_ih, bias_ih, weight_hh, rule, state, packed)
-    rule.check_device(weight_ih.device)
+    if not rule.all_fixed:
+        rule.check_device(weight_ih.device)
+    # A linear rule of fixed numbers has a filter of its own, which keeps its state in float64.
+    own = rule.all_fixed and isinstance(rule, LinearRule)
+    if not own and isinstance(rule, Poles) and is_filter(rule):
+        in_cpp = kernels.runs_rules(weight_ih)
+        if rule.commutes and (in_cpp or isinstance(rule, FilterRule)):
+            return _filtered_by_poles(x, weight_ih, bias_ih, weight_hh, rule, state, packed, carry, in_cpp)
+        if in_cpp:
+            return _filtered_channels(x, weight_ih, bias_ih, weight_hh, rule, state, packed)
     if isinstance(rule, LinearRule) and rule.commutes:
         return _filtered_features(x, weight_ih, bias_ih, weight_hh, rule, state, packed, carry)
-    if isinstance(rule, FilterRule) and rule.commutes:
-        return _filtered_by_poles(x, weight_ih, bias_ih, weight_hh, rule, state, packed, carry)
     if has_kernels(rule) and (runner := kernels.rule_backend(weight_ih)) is not None:
         inputs, state = kernels.adaptive_rule(runner, x, weight_ih, bias_ih, rule, state, packed)
         if rule.velocity == "hidden":
@@ -108,7 +115,8 @@ def gate_input_of_a_step(
         return gate_input(x.unsqueeze(0), weight_ih, bias_ih, weight_hh, rule, state)
     if rule.is_hooked():
         return _by_call(x.unsqueeze(0), weight_ih, bias_ih, weight_hh, rule, state, None)
-    rule.check_device(weight_ih.device)
+    if not rule.all_fixed:
+        rule.check_device(weight_ih.device)
     # No filter before W, though the rule commutes: for one step that saves nothing, and the new state
     # wants the product.
     d, state = rule.step(F.linear(x, weight_ih, bias_ih), state)
@@ -158,52 +166,92 @@ def _filtered_features(
     return GateInput(p.to(x.dtype), weight, None, fade, initial, packed), new_state
 
 
+def _filtered_channels(
+    x: Tensor,
+    weight_ih: Tensor,
+    bias_ih: Tensor | None,
+    weight_hh: Tensor,
+    rule: Poles,
+    state: RuleState,
+    packed: PackedRows | None,
+) -> tuple[GateInput, RuleState]:
+    """Filter W x + b by the kernel for coefficients that differ from channel to channel."""
+    poles = rule.poles()
+    wide = torch.promote_types(weight_ih.dtype, torch.float32)
+    before = initial_parts(rule, poles, state, wide)
+    outputs, last, made_of = [], [], None
+    for k, (pole, initial) in enumerate(zip(poles, before, strict=True)):
+        rows = coefficient_rows(pole.rows(0.0 if k else rule.direct()), weight_ih.shape[0], wide, x.device)
+        u_0 = None if initial is None else torch.stack(initial)
+        d, u, made_of = kernels.channel_filter(x.to(weight_ih.dtype), weight_ih, bias_ih, rows, u_0, packed)
+        outputs.append(d)
+        last.append([part * pole.scale for part in u])
+    new_state = rule.join(last)
+    hidden = rule.velocity == "hidden"
+    total = outputs[0] if len(poles) == 1 else torch.stack(outputs).sum(0)
+    made_of = None if hidden or len(poles) > 1 else made_of
+    return GateInput(total, weight_hh if hidden else None, packed=packed, made_of=made_of), new_state
+
+
 def _filtered_by_poles(
     x: Tensor,
     weight_ih: Tensor,
     bias_ih: Tensor | None,
     weight_hh: Tensor,
-    rule: FilterRule,
+    rule: Poles,
     state: RuleState,
     packed: PackedRows | None,
     carry: bool,
+    in_cpp: bool,
 ) -> tuple[GateInput, RuleState]:
     """Filter [x, 1] instead of W x + b; a state from before adds what is left of it in the gates' space."""
     weight = weight_ih if bias_ih is None else torch.cat([weight_ih, bias_ih.unsqueeze(1)], dim=1)
-    features = x if packed is None else packed.pad(x)
-    features = features.to(torch.promote_types(x.dtype, torch.float32))
-    features = features if bias_ih is None else F.pad(features, (0, 1), value=1.0)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    rows = x.to(wide) if bias_ih is None else F.pad(x.to(wide), (0, 1), value=1.0)
     lengths = None if packed is None else packed.lengths
-    steps = features.shape[0] if lengths is None else lengths.unsqueeze(1)
     poles = rule.poles()
     before = initial_parts(rule, poles, state, torch.promote_types(weight.dtype, torch.float32))
-    filtered = features * rule.direct()
-    left: Tensor | None = None
+    outputs: list[Tensor] = []
+    left: list[Tensor] = []
     last: list[list[Tensor]] = []
     with without_autocast(x.device):
-        for pole, initial in zip(poles, before, strict=True):
-            u = pole.scan(features, None)
-            filtered = filtered + pole.seen(u)
+        for k, (pole, initial) in enumerate(zip(poles, before, strict=True)):
+            direct = 0.0 if k else rule.direct()
+            if in_cpp:
+                numbers = coefficient_rows(pole.rows(direct), rows.shape[-1], wide, x.device)
+                filtered, ends, _ = kernels.channel_filter(rows, None, None, numbers, None, packed)
+                parts = list(ends)
+            else:
+                features = rows if packed is None else packed.pad(rows)
+                u = pole.scan(features, None)
+                seen = pole.seen(u) if k else pole.seen(u) + features * direct
+                filtered = seen if packed is None else packed.pack(seen)
+                parts = [last_step(part, lengths) for part in u]
+            outputs.append(filtered)
+            steps = x.shape[0] if packed is None else packed.batch_sizes.shape[0]
             if initial is not None:
-                count = torch.arange(1, features.shape[0] + 1, device=x.device).reshape(-1, 1, 1)
-                fading = pole.seen(pole.faded(initial, count))
-                left = fading if left is None else left + fading
+                count = torch.arange(1, steps + 1, device=x.device).reshape(-1, 1, 1)
+                left.append(pole.seen(pole.faded(initial, count)))
             if carry:
-                ends = [F.linear(last_step(part, lengths), weight.to(part.dtype)) for part in u]
+                parts = [F.linear(part, weight.to(part.dtype)) for part in parts]
                 if initial is not None:
-                    rest = pole.faded(initial, torch.as_tensor(steps, device=x.device))
-                    ends = [end + part for end, part in zip(ends, rest, strict=True)]
-                last.append([end * pole.scale for end in ends])
+                    passed = (
+                        torch.as_tensor(steps, device=x.device) if lengths is None else lengths.unsqueeze(1)
+                    )
+                    rest = pole.faded(initial, passed)
+                    parts = [part + old for part, old in zip(parts, rest, strict=True)]
+                last.append([part * pole.scale for part in parts])
     new_state = rule.join(last) if carry else None
-    filtered = (filtered if packed is None else packed.pack(filtered)).to(x.dtype)
-    if left is None:
-        return GateInput(filtered, _in_gates(rule, weight, weight_hh), packed=packed), new_state
-    d = F.linear(filtered, weight.to(filtered.dtype))
-    d = d + (left if packed is None else packed.pack(left)).to(d.dtype)
+    total = (outputs[0] if len(outputs) == 1 else torch.stack(outputs).sum(0)).to(x.dtype)
+    if not left:
+        return GateInput(total, _in_gates(rule, weight, weight_hh), packed=packed), new_state
+    d = F.linear(total, weight.to(total.dtype))
+    fading = torch.stack(left).sum(0)
+    d = d + (fading if packed is None else packed.pack(fading)).to(d.dtype)
     return GateInput(d, weight_hh if rule.velocity == "hidden" else None, packed=packed), new_state
 
 
-def _in_gates(rule: Rule, weight: Tensor, weight_hh: Tensor) -> Tensor:
+def _in_gates(rule: Poles, weight: Tensor, weight_hh: Tensor) -> Tensor:
     """Return the matrix from filtered features to the gates; in hidden velocity U stands before it."""
     return weight_hh @ weight if rule.velocity == "hidden" else weight
 

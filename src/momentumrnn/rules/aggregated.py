@@ -92,7 +92,7 @@ class AggMo(FilterRule):
         }
 
     def description(self) -> str:
-        if self._all_fixed:
+        if self.all_fixed:
             return super().description()
         fixed = {name: value for name, value in self._start.items() if not self._is_tensor(name)}
         return f"AggMo({self._written({'K': len(self._names()), **fixed})})"

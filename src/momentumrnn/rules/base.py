@@ -41,6 +41,8 @@ class Rule(nn.Module, ABC):
             in hidden space that then passes through U (10).
         learnable: ``False``, ``True`` (one learned value of each coefficient) or ``"channel"`` (one
             for each channel of the drive).
+        all_fixed: whether every coefficient is a number, and no tensor.
+        by_channel: whether channels have coefficients of their own.
         state_type: the NamedTuple that the rule's state is.
         ranges: the range of each coefficient, by name.
         starts: the kind of start for each channel that a coefficient can be given, by name.
@@ -77,7 +79,8 @@ class Rule(nn.Module, ABC):
         for name, value in start.items():
             self._start[name] = self._checked(name, value)
         self._has_spread = any(self._is_spread(name) for name in self._start)
-        self._all_fixed = not learnable and not self._has_spread
+        self.all_fixed = not learnable and not self._has_spread
+        self.by_channel = learnable == "channel" or self._has_spread
         # Of each coefficient that is a tensor: where its map is exact, and the raw tensor there.
         self._anchors: dict[str, tuple[float, float]] = {}
         if learnable is True:
@@ -100,11 +103,6 @@ class Rule(nn.Module, ABC):
         """
         as_linear = isinstance(self, LinearRule) and type(self).run is LinearRule.run
         return as_linear and not self.by_channel
-
-    @property
-    def by_channel(self) -> bool:
-        """Whether channels have coefficients of their own."""
-        return self.learnable == "channel" or self._has_spread
 
     def bind(
         self, channels: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -238,9 +236,10 @@ class Rule(nn.Module, ABC):
         Raises:
             RuntimeError: there is one for each channel, and the rule was never bound to a channel count.
         """
-        if self._all_fixed or not self._is_tensor(name):
-            value: float = self._number(name)
-            return value
+        if self.all_fixed or not self._is_tensor(name):
+            value = self._start[name]
+            number: float = self._number(name) if isinstance(value, Start) else value
+            return number
         at = self.ranges[name].at
         assert at is not None
         # Not get_parameter: torch.func.functional_call puts plain tensors in the parameters' places.
@@ -312,7 +311,7 @@ class Rule(nn.Module, ABC):
         return isinstance(start, Start)
 
     def _is_tensor(self, name: str) -> bool:
-        return not self._all_fixed and (self._is_learned(name) or self._is_spread(name))
+        return not self.all_fixed and (self._is_learned(name) or self._is_spread(name))
 
     @torch.no_grad()
     def _draw_(self, name: str, raw: Tensor) -> None:

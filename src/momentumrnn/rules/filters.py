@@ -9,10 +9,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from momentumrnn.rules.base import Rule, RuleState, last_step
+from momentumrnn.rules.base import LinearRule, Rule, RuleState, last_step
 from momentumrnn.rules.scan import linear_scan
 
-__all__ = ["FilterRule", "Number", "Pole", "Poles", "complex_scan"]
+__all__ = [
+    "FilterRule",
+    "Number",
+    "Pole",
+    "Poles",
+    "coefficient_rows",
+    "complex_scan",
+    "initial_parts",
+    "is_filter",
+]
 
 Number = Any  # a float, or a tensor of no dimensions or (C,)
 
@@ -73,7 +82,7 @@ class Pole(NamedTuple):
         return [u[0] * cosine - u[1] * sine, u[0] * sine + u[1] * cosine]
 
 
-class Poles(ABC):
+class Poles(Rule, ABC):
     """What a rule says of itself that is such a filter, d_t = e a_t + Σ_k Re(g_k e^{iθ_k} u_t^(k))."""
 
     @abstractmethod
@@ -91,10 +100,10 @@ class Poles(ABC):
     def join(self, parts: list[list[Tensor]]) -> RuleState:
         """Return the state of these tensors."""
         (only,) = parts
-        return self.state_type(*only)  # type: ignore[attr-defined]
+        return self.state_type(*only)
 
 
-class FilterRule(Poles, Rule):
+class FilterRule(Poles):
     """A rule that is a filter with constant poles and nothing else.
 
     Where all channels have the same coefficients it commutes with W, and a layer filters [x_t, 1]; where they
@@ -115,6 +124,20 @@ class FilterRule(Poles, Rule):
             total = total + pole.seen(u)
             last.append([_times(last_step(part, lengths), pole.scale) for part in u])
         return total.to(drive.dtype), self.join(last)
+
+
+def is_filter(rule: Poles) -> bool:
+    """Whether its poles say all of the rule: not of a subclass that runs in a way of its own."""
+    return type(rule).run in (FilterRule.run, LinearRule.run)
+
+
+def coefficient_rows(values: list[Number], channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the coefficients of a channel filter, (how many, C)."""
+    if not any(isinstance(value, Tensor) for value in values):
+        return torch.tensor(values, dtype=dtype, device=device).unsqueeze(1).expand(-1, channels)
+    return torch.stack(
+        [torch.as_tensor(value, dtype=dtype, device=device).expand(channels) for value in values]
+    )
 
 
 def initial_parts(
