@@ -99,11 +99,12 @@ def _same(value: Any) -> Any:
 def _fraction(anchor: float, raw_anchor: float, raw: Tensor) -> Tensor:
     if anchor == 0.0:
         # The logistic map never gets there. This one does with a slope of 1, and is reflected at zero.
-        return torch.where(raw >= 0.0, torch.tanh(raw), torch.tanh(-raw))
-    # The logistic map, written so that it gives the anchor to the last bit.
-    value = anchor / (1.0 + (1.0 - anchor) * torch.expm1(_bounded(raw_anchor - raw)))
-    limits = torch.finfo(value.dtype)
-    return value.clamp(limits.tiny, 1.0 - limits.eps)
+        value, least = torch.where(raw >= 0.0, torch.tanh(raw), torch.tanh(-raw)), 0.0
+    else:
+        # The logistic map, written so that it gives the anchor to the last bit.
+        value = anchor / (1.0 + (1.0 - anchor) * torch.expm1(_bounded(raw_anchor - raw)))
+        least = torch.finfo(value.dtype).tiny
+    return value.clamp(least, 1.0 - torch.finfo(value.dtype).eps)
 
 
 def _positive(anchor: float, raw_anchor: float, raw: Tensor) -> Tensor:
