@@ -118,7 +118,8 @@ def _interval(anchor: float, raw_anchor: float, raw: Tensor) -> Tensor:
 
 
 def _angle(anchor: float, raw_anchor: float, raw: Tensor) -> Tensor:
-    return raw
+    # A tensor of its own, as the other maps give: what was read does not change when an optimizer steps.
+    return raw.clone()
 
 
 def _bounded(distance: Tensor) -> Tensor:
