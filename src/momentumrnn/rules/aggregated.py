@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from momentumrnn.rules.base import Learnable, RuleState, Velocity
-from momentumrnn.rules.coefficients import FRACTION, POSITIVE, Coefficient
+from momentumrnn.rules.coefficients import FRACTION, POSITIVE, Coefficient, Range
 from momentumrnn.rules.filters import FilterRule, Pole
 from momentumrnn.rules.starts import Start, Timescales
 
@@ -48,8 +48,8 @@ class AggMo(FilterRule):
     """
 
     state_type = AggMoState
-    ranges: ClassVar = {"step_size": POSITIVE}
     step_size = Coefficient()
+    _names: tuple[str, ...]
 
     def __init__(
         self,
@@ -64,30 +64,35 @@ class AggMo(FilterRule):
         if not momenta:
             raise ValueError("AggMo: expected at least one of momenta, got none")
         start: dict[str, Any] = {f"momentum_{i + 1}": momentum for i, momentum in enumerate(momenta)}
-        # Of each instance: how many momenta there are is its own.
-        vars(self)["ranges"] = {**dict.fromkeys(start, FRACTION), "step_size": POSITIVE}
-        vars(self)["starts"] = dict.fromkeys(start, Timescales)
+        # Before the module is set up, which checks the numbers by their ranges.
+        vars(self)["_names"] = tuple(start)
         super().__init__({**start, "step_size": step_size}, velocity=velocity, learnable=learnable)
+
+    # Properties, since a rule has as many momenta as it was given.
+    @property
+    def ranges(self) -> dict[str, Range]:  # type: ignore[override]
+        return {**dict.fromkeys(self._names, FRACTION), "step_size": POSITIVE}
+
+    @property
+    def starts(self) -> dict[str, type[Start]]:  # type: ignore[override]
+        return dict.fromkeys(self._names, Timescales)
 
     @property
     def momenta(self) -> tuple[float | Tensor, ...]:
         """μ_1 … μ_K as they are now; to set fixed ones give as many numbers."""
-        return tuple(self.coefficient(name) for name in self._names())
+        return tuple(self.coefficient(name) for name in self._names)
 
     @momenta.setter
     def momenta(self, values: Sequence[float]) -> None:
-        names = self._names()
+        names = self._names
         if len(values) != len(names):
             raise ValueError(f"AggMo: expected {len(names)} momenta, got {len(values)}")
         for name, value in zip(names, values, strict=True):
             self.set_coefficient(name, value)
 
-    def _names(self) -> list[str]:
-        return [name for name in self._start if name != "step_size"]
-
     def arguments(self) -> dict[str, Any]:
         return {
-            "momenta": tuple(self._start[name] for name in self._names()),
+            "momenta": tuple(self._start[name] for name in self._names),
             "step_size": self._start["step_size"],
         }
 
@@ -95,7 +100,7 @@ class AggMo(FilterRule):
         if self.all_fixed:
             return super().description()
         fixed = {name: value for name, value in self._start.items() if not self._is_tensor(name)}
-        return f"AggMo({self._written({'K': len(self._names()), **fixed})})"
+        return f"AggMo({self._written({'K': len(self._names), **fixed})})"
 
     def poles(self) -> list[Pole]:
         momenta = self.momenta
@@ -109,4 +114,4 @@ class AggMo(FilterRule):
         return AggMoState(torch.stack([velocity for (velocity,) in parts], dim=-2))
 
     def state_shapes(self, channels: int) -> dict[str, tuple[int, ...]]:
-        return {"velocities": (len(self._names()), channels)}
+        return {"velocities": (len(self._names), channels)}
