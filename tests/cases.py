@@ -23,6 +23,8 @@ NUMBERS: dict[str, dict[str, Any]] = {
     "complex": {"momentum": 0.9, "angle": 0.8, "step_size": 0.6, "phase": 0.4},
 }
 RULES = list(NUMBERS)
+# Those beyond the paper: each is a filter with constant poles, and meets the cells below alone.
+FILTER_RULES = ["qhm", "aggmo", "complex"]
 LINEAR_RULES = ["heavy_ball", "nesterov", "restart"]
 CLASSES = {
     "heavy_ball": rules.HeavyBall,
@@ -34,7 +36,7 @@ CLASSES = {
     "aggmo": rules.AggMo,
     "complex": rules.ComplexMomentum,
 }
-# What each learns, by the names that its rule has for them.
+# What each learns, by the names that its rule has for the coefficients.
 LEARNED = {
     "heavy_ball": ["momentum", "step_size"],
     "nesterov": ["step_size"],
@@ -44,6 +46,19 @@ LEARNED = {
     "qhm": ["momentum", "nu", "step_size"],
     "aggmo": ["momentum_1", "momentum_2", "step_size"],
     "complex": ["momentum", "angle", "step_size", "phase"],
+}
+# The numbers by those same names.
+COEFFICIENTS = {
+    name: {
+        coefficient: number
+        for given, value in numbers.items()
+        for coefficient, number in (
+            [(f"momentum_{i}", momentum) for i, momentum in enumerate(value, 1)]
+            if given == "momenta"
+            else [(given, value)]
+        )
+    }
+    for name, numbers in NUMBERS.items()
 }
 VELOCITIES = ["gate", "hidden"]
 LEARNABLE = [False, True, "channel"]
@@ -67,6 +82,8 @@ CELLS: dict[str, tuple[str, dict[str, Any], oracle.Cell]] = {
         oracle.Cell("rnn", "modrelu"),
     ),
 }
+# One cell of each kind. What a filter gives to the others is what it gives to these.
+FEW_CELLS = ["rnn_tanh", "lstm", "gru", "orthogonal"]
 ORTHOGONAL_CELLS = ["orthogonal", "orthogonal_cayley"]
 # What the backend "torch" accepts with any rule: torch has no modrelu.
 TORCH_CELLS = [name for name, (_, _, cell) in CELLS.items() if cell.nonlinearity != "modrelu"]
@@ -85,6 +102,14 @@ def make_rule(name: str, velocity: str = "gate", learnable: Any = False) -> Any:
     if name == "none":
         return None
     return CLASSES[name](**NUMBERS[name], velocity=velocity, learnable=learnable)
+
+
+def make_with(name: str, coefficients: dict[str, Any], **options: Any) -> Any:
+    """The package's rule with numbers by the names that ``COEFFICIENTS`` has for them."""
+    numbers = dict(coefficients)
+    if name == "aggmo":
+        numbers["momenta"] = tuple(numbers.pop(key) for key in list(numbers) if key != "step_size")
+    return CLASSES[name](**numbers, **options)
 
 
 def oracle_rule(name: str, rule: Any = None, velocity: str = "gate") -> oracle.Rule:

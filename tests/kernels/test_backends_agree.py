@@ -74,7 +74,8 @@ def test_without_grad_they_agree_too(cell, rule, learnable):
         assert_close(a, b, **ROUNDING)
 
 
-@pytest.mark.parametrize("rule", ["none", *RULES])
+# Not complex momentum: its gate input turns, and is negative at times.
+@pytest.mark.parametrize("rule", ["none", *(rule for rule in RULES if rule != "complex")])
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_original_lstm_forgets_nothing(rule, bias):
     """c_t − c_{t−1} = i ⊙ g over a long sequence: with i and g at their largest, c counts the steps."""

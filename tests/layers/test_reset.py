@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import momentumrnn
-from cases import CELLS, NUMBERS, RULES, make_layer, make_rule, places
+from cases import CELLS, COEFFICIENTS, LEARNED, RULES, make_layer, make_rule, places
 
 
-def assert_reset(module, rules, numbers):
+def assert_reset(module, rules, name_of_rule):
     torch.manual_seed(7)
     module.reset_parameters()
     expected = {name: value.clone() for name, value in module.state_dict().items()}
@@ -21,9 +21,9 @@ def assert_reset(module, rules, numbers):
     for name, value in module.state_dict().items():
         assert torch.equal(value, expected[name]), name
     for rule in rules:
-        for name in rule.ranges:
-            value = torch.as_tensor(getattr(rule, name)).detach()
-            torch.testing.assert_close(value, torch.full_like(value, numbers[name]))
+        for name in LEARNED[name_of_rule]:
+            value = rule.coefficient(name).detach()
+            torch.testing.assert_close(value, torch.full_like(value, COEFFICIENTS[name_of_rule][name]))
 
 
 @pytest.mark.parametrize("learnable", [True, "channel"])
@@ -33,7 +33,7 @@ def test_every_layer_and_direction(cell, rule, learnable):
     layer = make_layer(cell, rule, learnable=learnable, num_layers=3, bidirectional=True)
     own = [getattr(layer, f"rule_{place}") for row in places(layer) for place in row]
     assert len(own) == 6
-    assert_reset(layer, own, NUMBERS[rule])
+    assert_reset(layer, own, rule)
 
 
 @pytest.mark.parametrize("learnable", [True, "channel"])
@@ -42,4 +42,4 @@ def test_every_layer_and_direction(cell, rule, learnable):
 def test_a_single_step_cell(cell, rule, learnable):
     kind, arguments, _ = CELLS[cell]
     module = getattr(momentumrnn, f"{kind}Cell")(3, 5, rule=make_rule(rule, learnable=learnable), **arguments)
-    assert_reset(module, [module.rule], NUMBERS[rule])
+    assert_reset(module, [module.rule], rule)

@@ -10,7 +10,19 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 import oracle
-from cases import LEARNABLE, LINEAR_RULES, NUMBERS, RULES, make_rule, oracle_rule, random_memory, state_of
+from cases import (
+    COEFFICIENTS,
+    FILTER_RULES,
+    LEARNABLE,
+    LINEAR_RULES,
+    NUMBERS,
+    RULES,
+    make_rule,
+    make_with,
+    oracle_rule,
+    random_memory,
+    state_of,
+)
 from momentumrnn import rules
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -50,7 +62,7 @@ def test_values_states_and_gradients(name, given_state, learnable, T, B):
         assert got_part.dtype == expected_part.dtype
         assert_close(got_part, expected_part, **EXACT)
 
-    leaves = [drive, *rule.parameters(), *(tensors(state) if given_state else [])]
+    leaves = [drive, *rule.parameters(), *((memory.v, memory.m) if given_state else [])]
     cotangents = [torch.randn_like(part) for part in (got, *tensors(got_state))]
 
     def gradients(outputs):
@@ -124,7 +136,7 @@ def test_the_state_is_that_at_the_end_of_each_sequence(name, learnable, given_st
             assert_close(part[n : n + 1], expected, **EXACT)
 
 
-@pytest.mark.parametrize("name", LINEAR_RULES)
+@pytest.mark.parametrize("name", [*LINEAR_RULES, *FILTER_RULES])
 def test_a_linear_rule_commutes_with_a_matrix(name):
     rule = make_rule(name)
     x, W = draw_drive(40, 2, 3), torch.randn(7, 3, dtype=torch.float64)
@@ -214,7 +226,7 @@ def test_epsilon_is_1e_8_unless_told_otherwise():
     for rule, name in ((rules.Adam(0.6, 0.5, 0.8), "adam"), (rules.RMSProp(0.4, 0.9), "rmsprop")):
         numbers = {k: v for k, v in NUMBERS[name].items() if k != "eps"}
         equations = oracle.Rule(
-            name, numbers.get("momentum", 0.0), numbers["step_size"], numbers["beta"], eps=1e-8
+            name, numbers.get("momentum", 0.0), s=numbers["step_size"], beta=numbers["beta"], eps=1e-8
         )
         assert_close(rule(drive)[0], oracle.run_rule(equations, drive)[0], **EXACT)
 
@@ -237,12 +249,11 @@ def test_a_zero_drive_gives_zero_and_a_finite_slope(name, dtype):
 @pytest.mark.parametrize("learnable", [False, True])
 def test_long_sequences_in_float32_stay_finite_and_accurate(name, learnable):
     T = 100_000
-    numbers = {"momentum": 0.9999, "beta": 0.9999, "restart": 1000, "step_size": 0.6}
-    kind = type(make_rule(name))
-    arguments = {key: numbers[key] for key in NUMBERS[name] if key in numbers}
-    rule = kind(**arguments, learnable=learnable)
-    exact = kind(
-        **{k: torch.tensor(v).item() if learnable and k != "restart" else v for k, v in arguments.items()}
+    slow = dict.fromkeys(("momentum", "momentum_2", "beta"), 0.9999) | {"restart": 1000, "step_size": 0.6}
+    numbers = {key: slow.get(key, number) for key, number in COEFFICIENTS[name].items() if key != "eps"}
+    rule = make_with(name, numbers, learnable=learnable)
+    exact = make_with(
+        name, {k: torch.tensor(v).item() if learnable and k != "restart" else v for k, v in numbers.items()}
     )
     drive = draw_drive(T, 1, 2, torch.float32).requires_grad_()
     d, _ = rule(drive)
@@ -257,9 +268,9 @@ def test_long_sequences_in_float32_stay_finite_and_accurate(name, learnable):
 @pytest.mark.parametrize("learnable", [False, True])
 def test_accumulators_are_float32_under_autocast(name, learnable):
     T = 5000
-    numbers = {"momentum": 0.999, "beta": 0.999, "restart": 1000, "step_size": 0.01}
-    kind = type(make_rule(name))
-    rule = kind(**{k: numbers[k] for k in NUMBERS[name] if k in numbers}, learnable=learnable)
+    slow = dict.fromkeys(("momentum", "momentum_2", "beta"), 0.999) | {"restart": 1000, "step_size": 0.01}
+    numbers = {key: slow.get(key, number) for key, number in COEFFICIENTS[name].items() if key != "eps"}
+    rule = make_with(name, numbers, learnable=learnable)
     drive = (draw_drive(T, 2, 3, torch.float32) + 1).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         d, state = rule(drive)

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from cases import CLASSES, NUMBERS, RULES, make_rule, random_memory, state_of
+from cases import CLASSES, COEFFICIENTS, NUMBERS, RULES, make_rule, make_with, random_memory, state_of
 from momentumrnn import rules
 from momentumrnn.errors import InputError
 
 
 def with_number(name, coefficient, value, **options):
-    return CLASSES[name](**(NUMBERS[name] | {coefficient: value}), **options)
+    return make_with(name, COEFFICIENTS[name] | {coefficient: value}, **options)
 
 
 OUT_OF_RANGE = {
@@ -20,12 +20,16 @@ OUT_OF_RANGE = {
     "beta": [1.0, 2.0, -0.1, math.nan],
     "eps": [0.0, -1e-8, math.nan],
     "restart": [0, -3],
+    "nu": [1.5, -0.1, math.nan, math.inf],
+    "angle": [-0.1, 3.2, math.nan, math.inf],
+    "phase": [math.nan, math.inf],
 }
+OUT_OF_RANGE["momentum_1"] = OUT_OF_RANGE["momentum_2"] = OUT_OF_RANGE["momentum"]
 
 
 @pytest.mark.parametrize(
     ("name", "coefficient", "value"),
-    [(n, c, v) for n in RULES for c in NUMBERS[n] for v in OUT_OF_RANGE[c]],
+    [(n, c, v) for n in RULES for c in COEFFICIENTS[n] for v in OUT_OF_RANGE[c]],
 )
 @pytest.mark.parametrize("learnable", [False, True, "channel"])
 def test_a_coefficient_out_of_its_range(name, coefficient, value, learnable):
@@ -34,23 +38,32 @@ def test_a_coefficient_out_of_its_range(name, coefficient, value, learnable):
     assert str(value) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "coefficient"),
-    [("heavy_ball", "momentum"), ("adam", "momentum"), ("adam", "beta"), ("rmsprop", "beta")],
-)
-def test_zero_is_a_fixed_coefficient_but_cannot_be_learned(name, coefficient):
-    assert getattr(with_number(name, coefficient, 0.0), coefficient) == 0.0
-    for learnable in (True, "channel"):
-        with pytest.raises(ValueError, match=coefficient):
-            with_number(name, coefficient, 0.0, learnable=learnable)
-
-
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("value", ["0.6", None, [0.6], 0.6j])
 def test_a_coefficient_that_is_no_number(name, value):
-    for coefficient in NUMBERS[name]:
+    for coefficient in COEFFICIENTS[name]:
         with pytest.raises(TypeError, match=coefficient):
             with_number(name, coefficient, value)
+
+
+@pytest.mark.parametrize("value", [0.9, None, "0.9"])
+def test_momenta_are_a_sequence_of_numbers(value):
+    with pytest.raises(TypeError, match="AggMo: momenta should be a sequence of numbers"):
+        rules.AggMo(value, 1.0)
+
+
+def test_the_number_of_momenta_is_that_of_the_rule():
+    with pytest.raises(ValueError, match="AggMo: expected at least one of momenta, got none"):
+        rules.AggMo((), 1.0)
+    rule = rules.AggMo((0.5, 0.9), 1.0)
+    with pytest.raises(ValueError, match="AggMo: expected 2 momenta, got 1"):
+        rule.momenta = (0.5,)
+    with pytest.raises(ValueError, match="AggMo: expected momentum_2"):
+        rule.momenta = (0.6, 1.0)
+    rule.momenta = (0.0, 0.99)
+    assert rule.momenta == (0.0, 0.99)
+    with pytest.raises(AttributeError, match=r"momentum_1 is learned .* raw_momentum_1"):
+        rules.AggMo((0.5, 0.9), 1.0, learnable=True).momenta = (0.6, 0.8)
 
 
 @pytest.mark.parametrize("value", [2.5, 2.0, True])

@@ -11,7 +11,13 @@ from momentumrnn.rules.scan import cumulative_decay, linear_scan, linear_scan_lo
 
 # On both sides of every boundary between chunks, and of chunks of chunks.
 LENGTHS = [2, 3, 15, 16, 17, 24, 25, 100, 255, 256, 257, 700]
-CASES = [(rule, learnable) for rule in LINEAR_RULES for learnable in (True, "channel")]
+CASES = [
+    *((rule, learnable) for rule in LINEAR_RULES for learnable in (True, "channel")),
+    ("qhm", True),
+    ("aggmo", "channel"),
+    ("complex", True),
+    ("complex", "channel"),
+]
 
 
 @pytest.mark.parametrize(("example", "carried"), [(10, False), (50, True)])
