@@ -45,13 +45,10 @@ INLINE void backward_column(const Spread<T, Step::coefficients>& given, double e
                             const State<T, Step>& grad, const Sums<T>& sums, Index i, Index left) {
     const Step step(given, i, eps);
     const auto drive = drives.template column<whole>(i, left);
-    Vector<T> s[steps_together + 1][Step::states] = {};
+    Vector<T> s[steps_together + 1][Step::states];
     if constexpr (needs_states<Step, learned>) {
         from.load_into(s[0], i);
-        for (Index k = 0; k < steps; k++) {
-            for (int j = 0; j < Step::states; j++) s[k + 1][j] = s[k][j];
-            step.advance(s[k + 1], drive(k));
-        }
+        for (Index k = 0; k < steps; k++) step.advance(s[k], drive(k), s[k + 1]);
     }
     Vector<T> carry[Step::states], coefficients[Step::coefficients] = {};
     grad.load_into(carry, i);

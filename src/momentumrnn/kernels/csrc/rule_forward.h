@@ -53,7 +53,7 @@ INLINE void forward_column(const Spread<T, Step::coefficients>& given, double ep
     from.load_into(s, i);
     for (Index k = 0; k < steps; k++) {
         const Vector<T> a = drive(k);
-        step.advance(s, a);
+        step.advance(s, a, s);
         if constexpr (output) put<T, whole>(out, k, i, step.output(s, a), left);
     }
     to.store_from(s, i);

@@ -32,9 +32,9 @@ template <class T> struct AdamStep {
         : momentum(k.at(0, i)), step_size(k.at(1, i)), beta(k.at(2, i)), rest(k.at(3, i)),
           floor(static_cast<T>(eps * eps)) {}
 
-    void advance(V (&s)[states], V a) const {
-        s[0] = momentum * s[0] + step_size * a;
-        s[1] = beta * s[1] + rest * (a * a);
+    void advance(const V (&s)[states], V a, V (&to)[states]) const {
+        to[0] = momentum * s[0] + step_size * a;
+        to[1] = beta * s[1] + rest * (a * a);
     }
 
     V output(const V (&s)[states], V) const { return s[0] * reciprocal_root<T>(s[1] + floor); }
@@ -71,7 +71,7 @@ template <class T> struct RealFilterStep {
     RealFilterStep(const Spread<T, coefficients>& k, Index i, double)
         : momentum(k.at(0, i)), gain(k.at(1, i)), direct(k.at(2, i)) {}
 
-    void advance(V (&s)[states], V a) const { s[0] = momentum * s[0] + a; }
+    void advance(const V (&s)[states], V a, V (&to)[states]) const { to[0] = momentum * s[0] + a; }
 
     V output(const V (&s)[states], V a) const { return gain * s[0] + direct * a; }
 
@@ -102,10 +102,10 @@ template <class T> struct ComplexFilterStep {
         : momentum_re(k.at(0, i)), momentum_im(k.at(1, i)), gain_re(k.at(2, i)), gain_im(k.at(3, i)),
           direct(k.at(4, i)) {}
 
-    void advance(V (&s)[states], V a) const {
-        const V re = momentum_re * s[0] - momentum_im * s[1] + a;
-        s[1] = momentum_re * s[1] + momentum_im * s[0];
-        s[0] = re;
+    void advance(const V (&s)[states], V a, V (&to)[states]) const {
+        const V re = momentum_re * s[0] - momentum_im * s[1] + a, im = momentum_re * s[1] + momentum_im * s[0];
+        to[0] = re;
+        to[1] = im;
     }
 
     V output(const V (&s)[states], V a) const { return gain_re * s[0] - gain_im * s[1] + direct * a; }
