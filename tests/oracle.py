@@ -65,7 +65,7 @@ class Weights(NamedTuple):
 class Memory(NamedTuple):
     """What a rule remembers: velocity and second moment (B, C), steps since they were zero (B,).
 
-    In the place of the second moment aggmo has its second velocity, and complex the imaginary part of its one.
+    In the place of the second moment aggmo has its second velocity, and complex its imaginary part.
     """
 
     v: Tensor

@@ -1,4 +1,4 @@
-"""Quasi-hyperbolic, aggregated and complex momentum: what they become at special numbers, and their limits."""
+"""Quasi-hyperbolic, aggregated and complex momentum at special numbers, and at their limits."""
 
 import math
 

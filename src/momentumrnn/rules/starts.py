@@ -64,7 +64,7 @@ class Timescales(Start):
     def draw_(self, values: Tensor, others: dict[str, Any]) -> None:
         nn.init.uniform_(values, math.log(self.low), math.log(self.high))
         limits = torch.finfo(values.dtype)
-        # Momenta of exactly zero or one have no finite raw parameter, and UNIT would make a step size of zero.
+        # Momenta of zero or one have no finite raw parameter, and UNIT would make a step size of zero.
         values.copy_(torch.exp(-torch.exp(-values)).clamp(limits.tiny, 1.0 - limits.eps))
 
     def __repr__(self) -> str:
