@@ -74,11 +74,12 @@ class Pole(NamedTuple):
             u: the parts of u, (B, C) each.
             steps: numbers of steps that broadcast against (B, C).
         """
-        if self.angle is None:
-            return [u[0] * torch.pow(_tensor(self.radius, u[0]), steps)]
         left = torch.pow(_tensor(self.radius, u[0]), steps)
+        if self.angle is None:
+            return [u[0] * left.to(u[0].dtype)]
         turn = _tensor(self.angle, u[0]) * steps
-        cosine, sine = left * torch.cos(turn), left * torch.sin(turn)
+        cosine, sine = (left * part(turn) for part in (torch.cos, torch.sin))
+        cosine, sine = cosine.to(u[0].dtype), sine.to(u[0].dtype)
         return [u[0] * cosine - u[1] * sine, u[0] * sine + u[1] * cosine]
 
 
