@@ -35,7 +35,7 @@ def test_complex_momentum_without_angles_is_heavy_ball(T, learnable):
     drive = torch.randn(T, 2, 3, dtype=F64, requires_grad=True)
     velocity = torch.randn(2, 3, dtype=F64)
     got, state = ours(drive, rules.ComplexMomentumState(velocity, torch.zeros(2, 3, dtype=F64)))
-    expected, last = plain(drive, rules.HeavyBallState(0.6 * velocity))
+    expected, last = plain(drive, rules.HeavyBallState(plain.step_size * velocity))
     assert_close(got, expected, **EXACT)
     assert_close(0.6 * state.real, last.velocity, **EXACT)
     assert (state.imaginary == 0).all()
