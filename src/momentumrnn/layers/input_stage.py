@@ -10,6 +10,7 @@ from momentumrnn import kernels
 from momentumrnn.kernels import GateInput
 from momentumrnn.kernels.packed import PackedRows
 from momentumrnn.kernels.problem import autocasts
+from momentumrnn.kernels.tracing import recorded
 from momentumrnn.rules import LinearRule, Rule, RuleState
 from momentumrnn.rules.adam import has_kernels
 from momentumrnn.rules.base import last_step
@@ -56,7 +57,8 @@ def gate_input(
     # A linear rule of fixed numbers has a filter of its own, which keeps its state in float64.
     own = rule.all_fixed and isinstance(rule, LinearRule)
     if not own and isinstance(rule, Poles) and is_filter(rule):
-        in_cpp = kernels.runs_rules(weight_ih)
+        # A graph would hold how many blocks of steps the kernel keeps, and serve no other number.
+        in_cpp = not recorded() and kernels.runs_rules(weight_ih)
         if rule.commutes and (in_cpp or isinstance(rule, FilterRule)):
             return _filtered_by_poles(x, weight_ih, bias_ih, weight_hh, rule, state, packed, carry, in_cpp)
         if in_cpp:
@@ -229,16 +231,14 @@ def _filtered_by_poles(
                 parts = [last_step(part, lengths) for part in u]
             outputs.append(filtered)
             steps = x.shape[0] if packed is None else packed.batch_sizes.shape[0]
+            count = torch.arange(1, steps + 1, device=x.device).reshape(-1, 1, 1)
             if initial is not None:
-                count = torch.arange(1, steps + 1, device=x.device).reshape(-1, 1, 1)
                 left.append(pole.seen(pole.faded(initial, count)))
             if carry:
                 parts = [F.linear(part, weight.to(part.dtype)) for part in parts]
                 if initial is not None:
-                    passed = (
-                        torch.as_tensor(steps, device=x.device) if lengths is None else lengths.unsqueeze(1)
-                    )
-                    rest = pole.faded(initial, passed)
+                    # The count's last entry: as a number of its own, a graph would fix it.
+                    rest = pole.faded(initial, count[-1] if lengths is None else lengths.unsqueeze(1))
                     parts = [part + old for part, old in zip(parts, rest, strict=True)]
                 last.append([part * pole.scale for part in parts])
     new_state = rule.join(last) if carry else None
