@@ -127,52 +127,53 @@ Case<T> recurrence(Cell cell, Split split, int threads, const Batch& batch, Inde
     return c;
 }
 
-// D features, or none for a ready product, W x.
-template <class T> Case<T> adaptive(int threads, const Batch& batch, Index D, Index C) {
+// D features, or none for a ready drive, W x.
+template <class T> Case<T> channel_rule(Rule rule, int threads, const Batch& batch, Index D, Index C) {
     constexpr Index interval = 4;
     const Index B = batch.rows().batch, N = batch.offsets.back();
+    const bool one_state = rule == Rule::real_filter;
+    const Index K = rule == Rule::adam ? 4 : one_state ? 3 : 5;
+    const char* const names[] = {"adam", "real filter", "complex filter"};
     Case<T> c;
-    c.name = D ? "adaptive, product made" : "adaptive, product ready";
+    c.name = std::string(names[static_cast<int>(rule)]) + (D ? ", drive made" : ", drive ready");
     c.given(N * (D ? D : C), !D);
     c.given(C * D);
     c.given(C);
-    for (int k = 0; k < 4; k++) c.given(C, true, 0.2, 0.8);
+    c.given(K * C, true, 0.2, rule == Rule::adam ? 0.8 : 0.6);
     c.given(B * C);
-    c.given(B * C, true, 0.5, 1.0);
-    for (const Index count : {N, B, B}) c.made(count * C);
-    const size_t states = (batch.sizes.size() + interval - 1) / interval * B * C;
-    c.kept = {Array<T>(states), Array<T>(states)};
-    const auto describe = [=](Case<T>& own, Adaptive<T>& p) {
-        p = {threads, batch.rows(), C, 1e-3, own.input(3), own.input(4), own.input(5), own.input(6),
-             D ? nullptr : own.input(0), D ? own.input(0) : nullptr, D, own.input(1), own.input(2), own.input(7),
-             own.input(8), place(own.kept[0]), place(own.kept[1]), interval};
+    c.given(one_state ? 0 : B * C, true, 0.5, 1.0);
+    c.made(N * C);
+    c.made(B * C);
+    c.made(one_state ? 0 : B * C);
+    const size_t states = (batch.sizes.size() / interval + 2) * B * C;
+    c.kept = {Array<T>((one_state ? 1 : 2) * states)};
+    const auto describe = [=](Case<T>& own, ChannelRule<T>& p) {
+        p = {rule, threads, batch.rows(), C, 1e-3, own.input(3), D ? nullptr : own.input(0), D ? own.input(0) : nullptr,
+             D, own.input(1), own.input(2), {own.input(4), own.input(5)}, place(own.kept[0]), interval};
     };
     c.forward = [=](Case<T>& own) {
-        AdaptiveForward<T> p{};
+        RuleForward<T> p{};
         describe(own, p);
         p.output = place(own.out[0]);
-        p.v_n = place(own.out[1]);
-        p.m_n = place(own.out[2]);
-        if constexpr (sizeof(T) == 4) kernels().adaptive_forward_f32(p);
-        else kernels().adaptive_forward_f64(p);
+        p.last[0] = place(own.out[1]);
+        p.last[1] = place(own.out[2]);
+        if constexpr (sizeof(T) == 4) kernels().rule_forward_f32(p);
+        else kernels().rule_forward_f64(p);
     };
     c.backward = [=](Case<T>& own) {
-        AdaptiveBackward<T> p{};
+        RuleBackward<T> p{};
         describe(own, p);
         p.grad_output = place(own.grad_out[0]);
-        p.grad_v_n = place(own.grad_out[1]);
-        p.grad_m_n = place(own.grad_out[2]);
+        p.grad_last[0] = place(own.grad_out[1]);
+        p.grad_last[1] = place(own.grad_out[2]);
         p.grad_drive = own.gradient(0);
         p.grad_weight = own.gradient(1);
         p.grad_bias = own.gradient(2);
-        p.grad_momentum = own.gradient(3);
-        p.grad_step_size = own.gradient(4);
-        p.grad_beta = own.gradient(5);
-        p.grad_rest = own.gradient(6);
-        p.grad_v_0 = own.gradient(7);
-        p.grad_m_0 = own.gradient(8);
-        if constexpr (sizeof(T) == 4) kernels().adaptive_backward_f32(p);
-        else kernels().adaptive_backward_f64(p);
+        p.grad_coefficients = own.gradient(3);
+        p.grad_initial[0] = own.gradient(4);
+        p.grad_initial[1] = own.gradient(5);
+        if constexpr (sizeof(T) == 4) kernels().rule_backward_f32(p);
+        else kernels().rule_backward_f64(p);
     };
     return c;
 }
@@ -217,15 +218,16 @@ template <class T> std::vector<Case<T>> cases() {
         }
     // Large enough for the pool.
     all.push_back(recurrence<T>(Cell::lstm, Split::units, 2, Batch({3, 3}), 2, 300));
-    for (const Index D : {0, 1, 5}) {
-        all.push_back(adaptive<T>(3, dense, D, 70));
-        all.push_back(adaptive<T>(2, packed, D, 19));
-    }
+    for (const Rule rule : {Rule::adam, Rule::real_filter, Rule::complex_filter})
+        for (const Index D : {0, 1, 5}) {
+            all.push_back(channel_rule<T>(rule, 3, dense, D, 70));
+            all.push_back(channel_rule<T>(rule, 2, packed, D, 19));
+        }
     // So large that results are written past the cache.
     const Batch large(std::vector<Index>(20, 500));
     all.push_back(recurrence<T>(Cell::lstm, Split::rows, 2, large, 0, 33));
     all.push_back(recurrence<T>(Cell::gru, Split::units, 2, large, 0, 48));
-    all.push_back(adaptive<T>(3, large, 0, 110));
+    all.push_back(channel_rule<T>(Rule::adam, 3, large, 0, 110));
     all.push_back(linear<T>(2, packed, 3));
     return all;
 }
